@@ -1,0 +1,1 @@
+//! Bare references and load.

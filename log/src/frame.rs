@@ -1,0 +1,81 @@
+//! A frame as readers see it: one atomic append, all records of one command.
+
+use crate::{AppendTime, Key, Offset, RecordTag};
+
+/// One verified frame, borrowed from the log.
+#[derive(Debug, Clone, Copy)]
+pub struct Frame<'a> {
+    /// Offset of the frame's first record.
+    pub base: Offset,
+    /// The stream this frame belongs to.
+    pub key: Key,
+    /// Position of the frame's first record in its stream: 1 for the first record of a key.
+    pub sequence: u32,
+    /// Base offset of the previous frame of the same key.
+    pub previous: Option<Offset>,
+    /// When it was appended.
+    pub appended_at: AppendTime,
+    /// Count of records.
+    pub(crate) count: u16,
+    /// Encoded records.
+    pub(crate) body: &'a [u8],
+}
+
+/// One record of a frame.
+#[derive(Debug, Clone, Copy)]
+pub struct Record<'a> {
+    /// Offset of this record.
+    pub offset: Offset,
+    /// Position of this record in its stream.
+    pub sequence: u32,
+    /// What the bytes are.
+    pub tag: RecordTag,
+    /// The bytes.
+    pub bytes: &'a [u8],
+}
+
+impl<'a> Frame<'a> {
+    /// Count of records.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        u64::from(self.count)
+    }
+
+    /// Whether the frame has no record; readers never see such a frame.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Offset after the frame's last record.
+    #[must_use]
+    pub fn end(&self) -> Offset {
+        self.base.plus(self.len())
+    }
+
+    /// The records, in order.
+    #[must_use]
+    pub fn records(&self) -> RecordIter<'a> {
+        RecordIter {
+            frame: *self,
+            index: 0,
+            rest: self.body,
+        }
+    }
+}
+
+/// The records of a frame, in order.
+#[derive(Debug, Clone)]
+pub struct RecordIter<'a> {
+    pub(crate) frame: Frame<'a>,
+    pub(crate) index: u16,
+    pub(crate) rest: &'a [u8],
+}
+
+impl<'a> Iterator for RecordIter<'a> {
+    type Item = Record<'a>;
+
+    fn next(&mut self) -> Option<Record<'a>> {
+        todo!()
+    }
+}
