@@ -34,16 +34,9 @@ impl DurableEnd {
         Offset::new(self.end.load(Ordering::Acquire))
     }
 
-    /// Moves the end forward and wakes who waits for it.
-    ///
-    /// # Panics
-    /// If `end` is before the present end: only a bug of the writer makes synced records vanish.
+    /// Moves the end forward to `end` and wakes who waits for it; an end that was reached before changes nothing.
     pub fn publish(&self, end: Offset) {
-        let before = self.end.swap(end.get(), Ordering::SeqCst);
-        assert!(
-            before <= end.get(),
-            "the durable end moved back from {before} to {end}"
-        );
+        self.end.fetch_max(end.get(), Ordering::SeqCst);
         if self.waiters.load(Ordering::SeqCst) > 0 {
             // Taking the lock orders this wake-up after a waiter's last look at `end`.
             drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner));

@@ -34,6 +34,26 @@ pub trait EventLog: Send + Sync + Debug {
     /// # Errors
     /// [`LogError::NoSuchPartition`].
     fn reader(&self, partition: PartitionId) -> Result<Box<dyn PartitionReader>, LogError>;
+
+    /// How every partition stands, for metrics and readiness. Cheap enough for a scrape.
+    fn status(&self) -> Vec<PartitionStatus>;
+}
+
+/// How a partition stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartitionStatus {
+    /// Which partition.
+    pub partition: PartitionId,
+    /// Offset of the first record still in the log.
+    pub start: Offset,
+    /// Offset after the last visible record.
+    pub durable_end: Offset,
+    /// Bytes used in the file being written.
+    pub active_segment_bytes: u64,
+    /// Count of files.
+    pub segments: usize,
+    /// Why the partition takes no writes, if it does not.
+    pub unwritable: Option<String>,
 }
 
 /// What an append did.

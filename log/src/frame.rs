@@ -1,5 +1,6 @@
 //! A frame as readers see it: one atomic append, all records of one command.
 
+use crate::layout::{FrameHeader, RECORD_HEADER_BYTES, read_record_header};
 use crate::{AppendTime, Key, Offset, RecordTag};
 
 /// One verified frame, borrowed from the log.
@@ -35,6 +36,19 @@ pub struct Record<'a> {
 }
 
 impl<'a> Frame<'a> {
+    /// A frame whose body is known to be filled by its records.
+    pub(crate) fn new(header: &FrameHeader, body: &'a [u8]) -> Self {
+        Self {
+            base: Offset::new(header.base),
+            key: Key::new(header.key),
+            sequence: header.sequence,
+            previous: header.previous.map(Offset::new),
+            appended_at: AppendTime::from_micros(header.appended_at),
+            count: header.records,
+            body,
+        }
+    }
+
     /// Count of records.
     #[must_use]
     pub fn len(&self) -> u64 {
@@ -76,6 +90,20 @@ impl<'a> Iterator for RecordIter<'a> {
     type Item = Record<'a>;
 
     fn next(&mut self) -> Option<Record<'a>> {
-        todo!()
+        let (event_type, schema, codec, length) = read_record_header(self.rest)?;
+        let (bytes, rest) = self.rest[RECORD_HEADER_BYTES..].split_at_checked(length)?;
+        let index = u32::from(self.index);
+        self.index += 1;
+        self.rest = rest;
+        Some(Record {
+            offset: self.frame.base.plus(u64::from(index)),
+            sequence: self.frame.sequence.saturating_add(index),
+            tag: RecordTag {
+                event_type,
+                schema,
+                codec,
+            },
+            bytes,
+        })
     }
 }

@@ -7,11 +7,14 @@
 //! synced.
 
 mod batch;
+pub mod disk;
 mod durability;
 mod durable_end;
 mod error;
 mod event_log;
 mod frame;
+mod layout;
+mod lock;
 mod types;
 
 pub use batch::Batch;
@@ -19,7 +22,8 @@ pub use durability::Durability;
 pub use durable_end::DurableEnd;
 pub use error::LogError;
 pub use event_log::{
-    Appended, EventLog, PartitionReader, PartitionWriter, PayloadFormat, ScanLimit,
+    Appended, EventLog, PartitionReader, PartitionStatus, PartitionWriter, PayloadFormat, ScanLimit,
 };
 pub use frame::{Frame, Record, RecordIter};
+pub use lock::DataLock;
 pub use types::{AppendTime, Key, Offset, PartitionId, RecordTag};
