@@ -108,6 +108,12 @@ macro_rules! text_id {
                 $name(Cow::Owned(self.0.into_owned()))
             }
         }
+
+        impl fmt::Display for $name<'_> {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str(&self.0)
+            }
+        }
     };
 }
 
@@ -129,6 +135,10 @@ fn check_text(text: &str) -> Result<(), InvalidId> {
             bytes: text.len(),
             max: TEXT_ID_BYTES_MAX,
         });
+    }
+    // Nearly every id is plain ASCII; the check is on the way of every replayed line.
+    if text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(());
     }
     if text.trim().len() != text.len() || text.chars().any(char::is_control) {
         return Err(InvalidId::Unprintable);
@@ -159,6 +169,21 @@ impl LineId {
     pub const fn get(self) -> u32 {
         self.0
     }
+
+    /// The id of the line added after this one; `None` after the last number there is.
+    #[must_use]
+    pub const fn next(self) -> Option<Self> {
+        match self.0.checked_add(1) {
+            Some(number) => Some(Self(number)),
+            None => None,
+        }
+    }
+}
+
+impl fmt::Display for LineId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, formatter)
+    }
 }
 
 /// How many events an order has had: 1 after it was placed. The strong `ETag` of its representation.
@@ -179,6 +204,15 @@ impl Version {
     #[must_use]
     pub const fn get(self) -> u32 {
         self.0
+    }
+
+    /// The version after one more event; `None` after the last number there is.
+    #[must_use]
+    pub const fn next(self) -> Option<Self> {
+        match self.0.checked_add(1) {
+            Some(count) => Some(Self(count)),
+            None => None,
+        }
     }
 }
 

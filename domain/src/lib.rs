@@ -7,6 +7,7 @@
 
 pub mod codec;
 mod command;
+mod currency;
 mod decide;
 mod event;
 mod fold;
@@ -16,11 +17,12 @@ mod order;
 mod time;
 
 pub use command::{Command, CommandKind, NewLine, PlaceOrder};
+pub use currency::Currency;
 pub use decide::{Rejection, decide};
 pub use event::{Event, EventContext, EventKind, Idempotency, RecordedEvent};
 pub use fold::{FoldError, fold};
-pub use ids::{CustomerId, InvalidId, LineId, OrderId, Sku, Version};
-pub use money::{Amount, Currency, MoneyError, Quantity};
+pub use ids::{CustomerId, InvalidId, LineId, OrderId, Sku, TEXT_ID_BYTES_MAX, Version};
+pub use money::{Amount, MoneyError, Quantity};
 pub use order::{
     LINES_MAX, Line, METADATA_ENTRIES_MAX, METADATA_KEY_BYTES_MAX, METADATA_VALUE_BYTES_MAX,
     Metadata, Order, Status,

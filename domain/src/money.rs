@@ -12,7 +12,7 @@ pub enum MoneyError {
     #[error("the amount {0} is negative")]
     Negative(i64),
     /// Not the code of a currency in ISO 4217.
-    #[error("not an ISO 4217 currency code")]
+    #[error("not an active ISO 4217 currency code in upper case")]
     UnknownCurrency,
     /// A quantity of zero, or above the limit.
     #[error("the quantity {0} is not between 1 and {max}", max = Quantity::MAX)]
@@ -110,32 +110,5 @@ impl Quantity {
     #[must_use]
     pub const fn get(self) -> u32 {
         self.0
-    }
-}
-
-/// An ISO 4217 currency, by its three-letter code.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Currency([u8; 3]);
-
-impl Currency {
-    /// Reads an upper-case alphabetic code.
-    ///
-    /// # Errors
-    /// [`MoneyError::UnknownCurrency`] for anything that is not an active code.
-    pub fn parse(code: &str) -> Result<Self, MoneyError> {
-        let _ = code;
-        todo!("the ISO 4217 table with the minor-unit digits")
-    }
-
-    /// The three letters.
-    #[must_use]
-    pub fn code(&self) -> &str {
-        std::str::from_utf8(&self.0).unwrap_or("???")
-    }
-}
-
-impl fmt::Debug for Currency {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.code())
     }
 }
