@@ -11,6 +11,9 @@ mod read_model;
 mod reader;
 mod workers;
 
+// Named in this room's signatures; and the log's reading end, which history and feeds are read from.
+pub use order_log::{AppendTime, Frame, LogError, Offset, PartitionId, PartitionReader, ScanLimit};
+
 pub use checkpoints::{Checkpoints, Projection};
 pub use error::ReadModelError;
 pub use read_model::{ReadModel, ReadModelConfig};

@@ -1,0 +1,50 @@
+//! How the API behaves: every limit is here, with its reason.
+
+use std::time::Duration;
+
+/// How the API behaves. [`ApiConfig::default`] is what a first run gets.
+#[derive(Debug, Clone)]
+pub struct ApiConfig {
+    /// Most connections at once; one more is answered 503 and closed. Bounds memory and descriptors.
+    pub connections_max: usize,
+    /// Longest time a connection may take to send the head of a request, and may stay idle between two.
+    pub header_timeout: Duration,
+    /// Longest time a request may take from its head to its answer, body included. Streams are exempt.
+    pub request_timeout: Duration,
+    /// Longest time open requests may take after the shutdown signal; what is open then is cut off.
+    pub drain_timeout: Duration,
+    /// Most bytes of a request's body. Ten times an order of 500 ordinary lines.
+    pub body_bytes_max: usize,
+    /// Threads that read the read model.
+    pub reader_threads: usize,
+    /// Most reads waiting for such a thread; beyond it they are refused with 503.
+    pub reads_queued_max: usize,
+    /// How long a read waits by itself for the read model to catch up with what it depends on (a `Sync-Token`, a
+    /// `min_version`, an order not seen yet) before it says 503 `read-model-behind`. `Prefer: wait=N` replaces it.
+    pub read_patience: Duration,
+    /// The longest wait a client may prefer.
+    pub prefer_wait_max: Duration,
+    /// Whether every command on an existing order must carry `If-Match` (428 otherwise).
+    pub require_if_match: bool,
+    /// How long a used idempotency key is remembered: published, not enforced here.
+    pub idempotency_retention: Duration,
+}
+
+impl Default for ApiConfig {
+    fn default() -> Self {
+        Self {
+            connections_max: 4096,
+            header_timeout: Duration::from_secs(30),
+            request_timeout: Duration::from_secs(30),
+            drain_timeout: Duration::from_secs(10),
+            body_bytes_max: 256 * 1024,
+            reader_threads: std::thread::available_parallelism()
+                .map_or(1, |cores| cores.get().min(8)),
+            reads_queued_max: 4096,
+            read_patience: Duration::from_secs(1),
+            prefer_wait_max: Duration::from_secs(30),
+            require_if_match: false,
+            idempotency_retention: Duration::from_secs(24 * 60 * 60),
+        }
+    }
+}
