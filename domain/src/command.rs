@@ -1,5 +1,6 @@
 //! What a client may ask of an order.
 
+use crate::names::named;
 use crate::{Amount, Currency, CustomerId, LineId, Metadata, Quantity, Sku};
 
 /// A line that a client asks for; the order gives it its id.
@@ -67,6 +68,24 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// What kind of command this is.
+    #[must_use]
+    pub const fn kind(&self) -> CommandKind {
+        match self {
+            Self::Place(_) => CommandKind::Place,
+            Self::AddLine(_) => CommandKind::AddLine,
+            Self::RemoveLine(_) => CommandKind::RemoveLine,
+            Self::Confirm => CommandKind::Confirm,
+            Self::Pay { .. } => CommandKind::Pay,
+            Self::Ship { .. } => CommandKind::Ship,
+            Self::Deliver => CommandKind::Deliver,
+            Self::Cancel { .. } => CommandKind::Cancel,
+            Self::Refund { .. } => CommandKind::Refund,
+        }
+    }
+}
+
 /// The kind of a command, as named in the API's paths and in rejections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum CommandKind {
@@ -89,3 +108,15 @@ pub enum CommandKind {
     /// [`Command::Refund`]
     Refund,
 }
+
+named!(CommandKind {
+    Place => "place",
+    AddLine => "add-line",
+    RemoveLine => "remove-line",
+    Confirm => "confirm",
+    Pay => "pay",
+    Ship => "ship",
+    Deliver => "deliver",
+    Cancel => "cancel",
+    Refund => "refund",
+});

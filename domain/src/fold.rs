@@ -1,15 +1,20 @@
-//! How an event changes an order.
+//! How an event changes an order. Trusts nobody: what `decide` would not have made is refused, and changes nothing.
+//!
+//! Kept after every event: `refunded <= paid <= total`, `total` = the sum of the lines, lines in the order of their ids,
+//! every id below `next_line_id`.
 
-use crate::{Event, EventKind, Order, OrderId, Status, Timestamp};
+use crate::{
+    Amount, Event, EventKind, LineId, MoneyError, Order, OrderId, Status, Timestamp, Version,
+};
 
 /// An event that does not fit the order before it: the log is not what `decide` made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FoldError {
     /// The first event is not `OrderPlaced`.
-    #[error("{0:?} comes before the order was placed")]
+    #[error("{0} comes before the order was placed")]
     NotPlaced(EventKind),
     /// The order's status does not allow this event.
-    #[error("{event:?} cannot follow in status {status:?}")]
+    #[error("{event} cannot follow in status {status}")]
     OutOfPlace {
         /// The event.
         event: EventKind,
@@ -17,7 +22,7 @@ pub enum FoldError {
         status: Status,
     },
     /// Amounts or lines do not add up.
-    #[error("{event:?} does not add up: {reason}")]
+    #[error("{event} does not add up: {reason}")]
     DoesNotAddUp {
         /// The event.
         event: EventKind,
@@ -37,6 +42,203 @@ pub fn fold(
     event: &Event<'_>,
     at: Timestamp,
 ) -> Result<(), FoldError> {
-    let _ = (order, id, event, at);
-    todo!()
+    fold_owned(order, id, event.clone(), at)
+}
+
+/// [`fold`] for a caller that is done with the event: owned texts move into the order without being copied.
+///
+/// # Errors
+/// [`FoldError`] if the event does not fit.
+pub fn fold_owned(
+    order: &mut Option<Order>,
+    id: OrderId,
+    event: Event<'_>,
+    at: Timestamp,
+) -> Result<(), FoldError> {
+    match order {
+        Some(order) => apply(order, id, event, at),
+        None => {
+            *order = Some(place(id, event, at)?);
+            Ok(())
+        }
+    }
+}
+
+fn place(id: OrderId, event: Event<'_>, at: Timestamp) -> Result<Order, FoldError> {
+    let kind = event.kind();
+    let Event::OrderPlaced {
+        customer_id,
+        currency,
+        lines,
+        metadata,
+    } = event
+    else {
+        return Err(FoldError::NotPlaced(kind));
+    };
+    let does_not_add_up = |reason| FoldError::DoesNotAddUp {
+        event: kind,
+        reason,
+    };
+    if lines.is_empty() {
+        return Err(does_not_add_up("there is no line"));
+    }
+    let mut total = Amount::ZERO;
+    let mut next_line_id = LineId::FIRST;
+    for line in &lines {
+        if line.id != next_line_id {
+            return Err(does_not_add_up("its lines are not numbered 1, 2, 3, …"));
+        }
+        next_line_id = next_line_id.next().ok_or(does_not_add_up(LINE_IDS_END))?;
+        total = line
+            .amount()
+            .and_then(|amount| total.plus(amount))
+            .map_err(|_: MoneyError| does_not_add_up(TOTAL_OVERFLOWS))?;
+    }
+    Ok(Order {
+        id,
+        version: Version::new(1),
+        status: Status::Placed,
+        customer_id: customer_id.into_owned(),
+        currency,
+        lines: lines.into_iter().map(|line| line.into_owned()).collect(),
+        next_line_id,
+        total,
+        paid: Amount::ZERO,
+        refunded: Amount::ZERO,
+        metadata,
+        placed_at: at,
+        updated_at: at,
+    })
+}
+
+const TOTAL_OVERFLOWS: &str = "the total leaves the range of an amount";
+const LINE_IDS_END: &str = "line ids have come to their end";
+
+/// Every arm checks first and changes after, so that an error leaves the order as it was.
+fn apply(order: &mut Order, id: OrderId, event: Event<'_>, at: Timestamp) -> Result<(), FoldError> {
+    let kind = event.kind();
+    let does_not_add_up = |reason| FoldError::DoesNotAddUp {
+        event: kind,
+        reason,
+    };
+    let out_of_place = FoldError::OutOfPlace {
+        event: kind,
+        status: order.status,
+    };
+    if order.id != id {
+        return Err(does_not_add_up("it is of another order"));
+    }
+    let version = order
+        .version
+        .next()
+        .ok_or(does_not_add_up("versions have come to their end"))?;
+    match event {
+        Event::OrderPlaced { .. } => return Err(out_of_place),
+        Event::LineAdded { line } => {
+            if order.status != Status::Placed {
+                return Err(out_of_place);
+            }
+            if line.id != order.next_line_id {
+                return Err(does_not_add_up("the line does not have the next number"));
+            }
+            let next_line_id = line.id.next().ok_or(does_not_add_up(LINE_IDS_END))?;
+            order.total = line
+                .amount()
+                .and_then(|amount| order.total.plus(amount))
+                .map_err(|_: MoneyError| does_not_add_up(TOTAL_OVERFLOWS))?;
+            order.next_line_id = next_line_id;
+            order.lines.push(line.into_owned());
+        }
+        Event::LineRemoved { line } => {
+            if order.status != Status::Placed {
+                return Err(out_of_place);
+            }
+            if order.lines.len() == 1 {
+                return Err(does_not_add_up("the last line cannot be removed"));
+            }
+            let index = order
+                .lines
+                .iter()
+                .position(|known| *known == line)
+                .ok_or(does_not_add_up("the order has no such line"))?;
+            order.total = line
+                .amount()
+                .and_then(|amount| order.total.minus(amount))
+                .map_err(|_: MoneyError| {
+                    does_not_add_up("the line is worth more than the order")
+                })?;
+            order.lines.remove(index);
+        }
+        Event::OrderConfirmed => {
+            if order.status != Status::Placed {
+                return Err(out_of_place);
+            }
+            order.status = Status::Confirmed;
+        }
+        Event::OrderPaid {
+            amount,
+            reference: _,
+        } => {
+            if order.status != Status::Confirmed {
+                return Err(out_of_place);
+            }
+            if amount != order.total {
+                return Err(does_not_add_up("the payment is not the total"));
+            }
+            order.paid = amount;
+            order.status = Status::Paid;
+        }
+        Event::OrderShipped {
+            carrier: _,
+            tracking_number: _,
+        } => {
+            if order.status != Status::Paid {
+                return Err(out_of_place);
+            }
+            order.status = Status::Shipped;
+        }
+        Event::OrderDelivered => {
+            if order.status != Status::Shipped {
+                return Err(out_of_place);
+            }
+            order.status = Status::Delivered;
+        }
+        Event::OrderRefunded { amount, reason: _ } => {
+            if !matches!(
+                order.status,
+                Status::Paid | Status::Shipped | Status::Delivered
+            ) {
+                return Err(out_of_place);
+            }
+            if amount == Amount::ZERO {
+                return Err(does_not_add_up("it refunds nothing"));
+            }
+            let refunded = order
+                .refunded
+                .plus(amount)
+                .ok()
+                .filter(|refunded| *refunded <= order.paid)
+                .ok_or(does_not_add_up("it refunds more than was paid"))?;
+            order.refunded = refunded;
+            if refunded == order.paid {
+                order.status = Status::Refunded;
+            }
+        }
+        Event::OrderCancelled { reason: _ } => {
+            // `Refunded`, because the refund of a cancellation is the event before it in the same frame.
+            if !matches!(
+                order.status,
+                Status::Placed | Status::Confirmed | Status::Paid | Status::Refunded
+            ) {
+                return Err(out_of_place);
+            }
+            if order.refunded != order.paid {
+                return Err(does_not_add_up("not all that was paid was refunded"));
+            }
+            order.status = Status::Cancelled;
+        }
+    }
+    order.version = version;
+    order.updated_at = at;
+    Ok(())
 }

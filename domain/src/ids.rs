@@ -23,9 +23,12 @@ pub enum InvalidId {
         /// Longest length allowed, in bytes.
         max: usize,
     },
-    /// The text has a control character or outer white space.
-    #[error("has a control character or white space at an end")]
-    Unprintable,
+    /// The text has a control character.
+    #[error("has a control character")]
+    ControlCharacter,
+    /// The text begins or ends with white space.
+    #[error("has white space at an end")]
+    OuterWhiteSpace,
 }
 
 /// An order's id: a UUIDv7 made by the server, so that ids sort by the time they were made.
@@ -140,8 +143,11 @@ fn check_text(text: &str) -> Result<(), InvalidId> {
     if text.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Ok(());
     }
-    if text.trim().len() != text.len() || text.chars().any(char::is_control) {
-        return Err(InvalidId::Unprintable);
+    if text.chars().any(char::is_control) {
+        return Err(InvalidId::ControlCharacter);
+    }
+    if text.trim().len() != text.len() {
+        return Err(InvalidId::OuterWhiteSpace);
     }
     Ok(())
 }

@@ -2,7 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::{Amount, Currency, CustomerId, LineId, OrderId, Quantity, Sku, Timestamp, Version};
+use crate::names::named;
+use crate::{
+    Amount, CommandKind, Currency, CustomerId, LineId, MoneyError, OrderId, Quantity, Sku,
+    Timestamp, Version,
+};
 
 /// Most lines an order can have at once: keeps an order's events and its row within a few tens of kilobytes.
 pub const LINES_MAX: usize = 500;
@@ -12,6 +16,9 @@ pub const METADATA_ENTRIES_MAX: usize = 32;
 pub const METADATA_KEY_BYTES_MAX: usize = 64;
 /// Longest metadata value, in bytes.
 pub const METADATA_VALUE_BYTES_MAX: usize = 512;
+
+/// Longest free text of a command (a reason, a reference, a carrier, a tracking number), in bytes.
+pub const TEXT_BYTES_MAX: usize = 256;
 
 /// The client's own labels on an order, in key order.
 pub type Metadata = BTreeMap<String, String>;
@@ -35,6 +42,37 @@ pub enum Status {
     Refunded,
 }
 
+named!(Status {
+    Placed => "placed",
+    Confirmed => "confirmed",
+    Paid => "paid",
+    Shipped => "shipped",
+    Delivered => "delivered",
+    Cancelled => "cancelled",
+    Refunded => "refunded",
+});
+
+impl Status {
+    /// The steps that may follow, each provided that its amounts and lines are right. Empty at the end of an order's
+    /// life.
+    #[must_use]
+    pub const fn allowed(self) -> &'static [CommandKind] {
+        match self {
+            Self::Placed => &[
+                CommandKind::AddLine,
+                CommandKind::RemoveLine,
+                CommandKind::Confirm,
+                CommandKind::Cancel,
+            ],
+            Self::Confirmed => &[CommandKind::Pay, CommandKind::Cancel],
+            Self::Paid => &[CommandKind::Ship, CommandKind::Cancel, CommandKind::Refund],
+            Self::Shipped => &[CommandKind::Deliver, CommandKind::Refund],
+            Self::Delivered => &[CommandKind::Refund],
+            Self::Cancelled | Self::Refunded => &[],
+        }
+    }
+}
+
 /// One line of an order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line<'a> {
@@ -46,6 +84,27 @@ pub struct Line<'a> {
     pub quantity: Quantity,
     /// Price of one unit, in minor units of the order's currency.
     pub unit_price: Amount,
+}
+
+impl Line<'_> {
+    /// Quantity × unit price.
+    ///
+    /// # Errors
+    /// [`MoneyError::Overflow`] past the range of an amount.
+    pub const fn amount(&self) -> Result<Amount, MoneyError> {
+        self.unit_price.times(self.quantity)
+    }
+
+    /// The same line, owning its text.
+    #[must_use]
+    pub fn into_owned(self) -> Line<'static> {
+        Line {
+            id: self.id,
+            sku: self.sku.into_owned(),
+            quantity: self.quantity,
+            unit_price: self.unit_price,
+        }
+    }
 }
 
 /// An order after its first [`Order::version`] events.
@@ -77,4 +136,12 @@ pub struct Order {
     pub placed_at: Timestamp,
     /// Append time of the last event.
     pub updated_at: Timestamp,
+}
+
+impl Order {
+    /// What was paid and not paid back.
+    #[must_use]
+    pub fn refundable(&self) -> Amount {
+        self.paid.minus(self.refunded).unwrap_or(Amount::ZERO)
+    }
 }
