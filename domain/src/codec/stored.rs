@@ -1,0 +1,207 @@
+//! The layouts that records have, by schema version, and the parts they are made of.
+//!
+//! A layout is written once and serves both codecs: bincode stores its fields one after another without names, JSON
+//! stores them by name and leaves out what is absent. What is in `v1` and `v2` was written to logs and never changes.
+
+pub(super) mod v1;
+pub(super) mod v2;
+
+use std::borrow::Cow;
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::{Amount, Currency, Metadata, RecordedEvent};
+
+/// A layout that can be read: it becomes the newest event.
+pub(super) trait Stored<'a> {
+    /// The event, with every value checked; `Err` says which is not of this domain.
+    fn recorded(self) -> Result<RecordedEvent<'a>, String>;
+}
+
+/// Defines a stored struct: fields in the order of their bytes.
+macro_rules! layout {
+    ($(#[$doc:meta])* $name:ident<$a:lifetime> {
+        $($(#[$attribute:meta])* $field:ident: $type:ty,)+
+    }) => {
+        $(#[$doc])*
+        #[derive(Debug, serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub(in crate::codec) struct $name<$a> {
+            $($(#[$attribute])* pub(in crate::codec) $field: $type,)+
+        }
+
+        impl serde::Serialize for $name<'_> {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                use serde::ser::SerializeStruct as _;
+                use $crate::codec::stored::Part as _;
+
+                let named = serializer.is_human_readable();
+                let fields = [$(stringify!($field),)+].len();
+                let mut out = serializer.serialize_struct(stringify!($name), fields)?;
+                $(
+                    if named && self.$field.is_absent() {
+                        out.skip_field(stringify!($field))?;
+                    } else {
+                        out.serialize_field(stringify!($field), &self.$field)?;
+                    }
+                )+
+                out.end()
+            }
+        }
+    };
+}
+
+use layout;
+
+/// A field's value; an absent one is left out where fields have names.
+trait Part {
+    fn is_absent(&self) -> bool {
+        false
+    }
+}
+
+impl<T> Part for Option<T> {
+    fn is_absent(&self) -> bool {
+        self.is_none()
+    }
+}
+
+impl Part for Cow<'_, Metadata> {
+    fn is_absent(&self) -> bool {
+        self.is_empty()
+    }
+}
+
+impl Part for u32 {}
+impl Part for Text<'_> {}
+impl Part for MinorUnits {}
+impl Part for CurrencyCode {}
+impl Part for Fingerprint {}
+impl Part for v1::Line<'_> {}
+impl Part for Lines<'_> {}
+
+/// Text that stays in the record's bytes when it is read, unless JSON has escapes in it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
+
+impl<'a> From<&'a str> for Text<'a> {
+    fn from(text: &'a str) -> Self {
+        Self(Cow::Borrowed(text))
+    }
+}
+
+/// An amount: 0 to `i64::MAX`.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(super) struct MinorUnits(u64);
+
+impl From<Amount> for MinorUnits {
+    fn from(amount: Amount) -> Self {
+        Self(amount.minor_units().unsigned_abs())
+    }
+}
+
+impl MinorUnits {
+    fn amount(self) -> Result<Amount, String> {
+        i64::try_from(self.0)
+            .ok()
+            .and_then(|minor_units| Amount::new(minor_units).ok())
+            .ok_or_else(|| format!("the amount {} is above {}", self.0, i64::MAX))
+    }
+}
+
+/// A currency's three letters: as bytes without a length, or as text.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct CurrencyCode(Currency);
+
+impl From<Currency> for CurrencyCode {
+    fn from(currency: Currency) -> Self {
+        Self(currency)
+    }
+}
+
+impl Serialize for CurrencyCode {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            self.0.code().serialize(serializer)
+        } else {
+            self.0.letters().serialize(serializer)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for CurrencyCode {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let currency = if deserializer.is_human_readable() {
+            Currency::recorded(Text::deserialize(deserializer)?.0.as_bytes())
+        } else {
+            Currency::recorded(&<[u8; 3]>::deserialize(deserializer)?)
+        };
+        currency.map(Self).map_err(D::Error::custom)
+    }
+}
+
+/// A digest: as 16 bytes without a length, or as 32 hexadecimal digits.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fingerprint([u8; 16]);
+
+impl Serialize for Fingerprint {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            format!("{:032x}", u128::from_be_bytes(self.0)).serialize(serializer)
+        } else {
+            self.0.serialize(serializer)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Fingerprint {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if !deserializer.is_human_readable() {
+            return <[u8; 16]>::deserialize(deserializer).map(Self);
+        }
+        let text = Text::deserialize(deserializer)?.0;
+        let lower_hex = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        if text.len() == 32 && text.bytes().all(lower_hex) {
+            let number = u128::from_str_radix(&text, 16).map_err(D::Error::custom)?;
+            Ok(Self(number.to_be_bytes()))
+        } else {
+            Err(D::Error::custom(
+                "a fingerprint is 32 digits of 0-9 and a-f",
+            ))
+        }
+    }
+}
+
+/// The lines of a new order: written from where the event has them, read into a list of their own.
+#[derive(Debug)]
+pub(super) enum Lines<'a> {
+    Written(&'a [crate::Line<'a>]),
+    Read(Vec<v1::Line<'a>>),
+}
+
+impl<'a> Lines<'a> {
+    fn lines(self) -> Result<Vec<crate::Line<'a>>, String> {
+        match self {
+            Self::Read(lines) => lines.into_iter().map(v1::Line::line).collect(),
+            Self::Written(lines) => Ok(lines.to_vec()),
+        }
+    }
+}
+
+impl Serialize for Lines<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Written(lines) => serializer.collect_seq(lines.iter().map(v1::Line::from)),
+            Self::Read(lines) => lines.serialize(serializer),
+        }
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Lines<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Vec::deserialize(deserializer).map(Self::Read)
+    }
+}

@@ -1,0 +1,266 @@
+//! Schema 1 of every event, and the parts that later schemas still use.
+
+use std::borrow::Cow;
+
+use super::{CurrencyCode, Fingerprint, Lines, MinorUnits, Stored, Text, layout, v2};
+use crate::{
+    Event, EventContext, Idempotency as DomainIdempotency, Line as DomainLine, LineId, Quantity,
+    RecordedEvent, Sku,
+};
+
+layout! {
+    /// One line of an order.
+    Line<'a> {
+        line_id: u32,
+        #[serde(borrow)]
+        sku: Text<'a>,
+        quantity: u32,
+        unit_price: MinorUnits,
+    }
+}
+
+layout! {
+    /// Where an event came from.
+    Context<'a> {
+        #[serde(borrow)]
+        idempotency: Option<Idempotency<'a>>,
+        #[serde(borrow)]
+        traceparent: Option<Text<'a>>,
+        #[serde(borrow)]
+        request_id: Option<Text<'a>>,
+    }
+}
+
+layout! {
+    /// The idempotency key of a command.
+    Idempotency<'a> {
+        #[serde(borrow)]
+        key: Text<'a>,
+        fingerprint: Fingerprint,
+    }
+}
+
+layout! {
+    /// A new order, before orders had metadata.
+    OrderPlaced<'a> {
+        #[serde(borrow)]
+        customer_id: Text<'a>,
+        currency: CurrencyCode,
+        #[serde(borrow)]
+        lines: Lines<'a>,
+        #[serde(borrow)]
+        context: Option<Context<'a>>,
+    }
+}
+
+layout! {
+    /// A line was added.
+    LineAdded<'a> {
+        #[serde(borrow)]
+        line: Line<'a>,
+        #[serde(borrow)]
+        context: Option<Context<'a>>,
+    }
+}
+
+layout! {
+    /// A line was removed.
+    LineRemoved<'a> {
+        #[serde(borrow)]
+        line: Line<'a>,
+        #[serde(borrow)]
+        context: Option<Context<'a>>,
+    }
+}
+
+layout! {
+    /// The lines are fixed.
+    OrderConfirmed<'a> {
+        #[serde(borrow)]
+        context: Option<Context<'a>>,
+    }
+}
+
+layout! {
+    /// The total was paid.
+    OrderPaid<'a> {
+        amount: MinorUnits,
+        #[serde(borrow)]
+        reference: Option<Text<'a>>,
+        #[serde(borrow)]
+        context: Option<Context<'a>>,
+    }
+}
+
+layout! {
+    /// Handed to a carrier.
+    OrderShipped<'a> {
+        #[serde(borrow)]
+        carrier: Option<Text<'a>>,
+        #[serde(borrow)]
+        tracking_number: Option<Text<'a>>,
+        #[serde(borrow)]
+        context: Option<Context<'a>>,
+    }
+}
+
+layout! {
+    /// Arrived.
+    OrderDelivered<'a> {
+        #[serde(borrow)]
+        context: Option<Context<'a>>,
+    }
+}
+
+layout! {
+    /// Money went back.
+    OrderRefunded<'a> {
+        amount: MinorUnits,
+        #[serde(borrow)]
+        reason: Option<Text<'a>>,
+        #[serde(borrow)]
+        context: Option<Context<'a>>,
+    }
+}
+
+layout! {
+    /// Ended before shipping.
+    OrderCancelled<'a> {
+        #[serde(borrow)]
+        reason: Option<Text<'a>>,
+        #[serde(borrow)]
+        context: Option<Context<'a>>,
+    }
+}
+
+impl<'a> Stored<'a> for OrderPlaced<'a> {
+    fn recorded(self) -> Result<RecordedEvent<'a>, String> {
+        v2::OrderPlaced::from(self).recorded()
+    }
+}
+
+impl<'a> Stored<'a> for LineAdded<'a> {
+    fn recorded(self) -> Result<RecordedEvent<'a>, String> {
+        let line = self.line.line()?;
+        Ok(recorded(Event::LineAdded { line }, self.context))
+    }
+}
+
+impl<'a> Stored<'a> for LineRemoved<'a> {
+    fn recorded(self) -> Result<RecordedEvent<'a>, String> {
+        let line = self.line.line()?;
+        Ok(recorded(Event::LineRemoved { line }, self.context))
+    }
+}
+
+impl<'a> Stored<'a> for OrderConfirmed<'a> {
+    fn recorded(self) -> Result<RecordedEvent<'a>, String> {
+        Ok(recorded(Event::OrderConfirmed, self.context))
+    }
+}
+
+impl<'a> Stored<'a> for OrderPaid<'a> {
+    fn recorded(self) -> Result<RecordedEvent<'a>, String> {
+        let event = Event::OrderPaid {
+            amount: self.amount.amount()?,
+            reference: text(self.reference),
+        };
+        Ok(recorded(event, self.context))
+    }
+}
+
+impl<'a> Stored<'a> for OrderShipped<'a> {
+    fn recorded(self) -> Result<RecordedEvent<'a>, String> {
+        let event = Event::OrderShipped {
+            carrier: text(self.carrier),
+            tracking_number: text(self.tracking_number),
+        };
+        Ok(recorded(event, self.context))
+    }
+}
+
+impl<'a> Stored<'a> for OrderDelivered<'a> {
+    fn recorded(self) -> Result<RecordedEvent<'a>, String> {
+        Ok(recorded(Event::OrderDelivered, self.context))
+    }
+}
+
+impl<'a> Stored<'a> for OrderRefunded<'a> {
+    fn recorded(self) -> Result<RecordedEvent<'a>, String> {
+        let event = Event::OrderRefunded {
+            amount: self.amount.amount()?,
+            reason: text(self.reason),
+        };
+        Ok(recorded(event, self.context))
+    }
+}
+
+impl<'a> Stored<'a> for OrderCancelled<'a> {
+    fn recorded(self) -> Result<RecordedEvent<'a>, String> {
+        let event = Event::OrderCancelled {
+            reason: text(self.reason),
+        };
+        Ok(recorded(event, self.context))
+    }
+}
+
+impl<'a> Line<'a> {
+    pub(super) fn line(self) -> Result<DomainLine<'a>, String> {
+        Ok(DomainLine {
+            id: LineId::new(self.line_id).ok_or("a line has the number 0")?,
+            sku: Sku::new(self.sku.0).map_err(|error| format!("a SKU {error}"))?,
+            quantity: Quantity::new(self.quantity).map_err(|error| error.to_string())?,
+            unit_price: self.unit_price.amount()?,
+        })
+    }
+}
+
+impl<'a> From<&'a DomainLine<'_>> for Line<'a> {
+    fn from(line: &'a DomainLine<'_>) -> Self {
+        Self {
+            line_id: line.id.get(),
+            sku: line.sku.as_str().into(),
+            quantity: line.quantity.get(),
+            unit_price: line.unit_price.into(),
+        }
+    }
+}
+
+impl<'a> Context<'a> {
+    /// The context as it is stored: nothing at all when it is empty.
+    pub(in crate::codec) fn of(context: &'a EventContext<'_>) -> Option<Self> {
+        if context.is_empty() {
+            return None;
+        }
+        Some(Self {
+            idempotency: context.idempotency.as_ref().map(|idempotency| Idempotency {
+                key: (&*idempotency.key).into(),
+                fingerprint: Fingerprint(idempotency.fingerprint),
+            }),
+            traceparent: context.traceparent.as_deref().map(Into::into),
+            request_id: context.request_id.as_deref().map(Into::into),
+        })
+    }
+
+    fn context(self) -> EventContext<'a> {
+        EventContext {
+            idempotency: self.idempotency.map(|idempotency| DomainIdempotency {
+                key: idempotency.key.0,
+                fingerprint: idempotency.fingerprint.0,
+            }),
+            traceparent: text(self.traceparent),
+            request_id: text(self.request_id),
+        }
+    }
+}
+
+pub(super) fn recorded<'a>(event: Event<'a>, context: Option<Context<'a>>) -> RecordedEvent<'a> {
+    RecordedEvent {
+        event,
+        context: context.map(Context::context).unwrap_or_default(),
+    }
+}
+
+fn text(text: Option<Text<'_>>) -> Option<Cow<'_, str>> {
+    text.map(|text| text.0)
+}
