@@ -69,6 +69,17 @@ pub enum LogError {
         /// Durable end.
         end: Offset,
     },
+    /// The offset is inside a frame: records of one command are read together.
+    #[error("offset {offset} of partition {partition} is not the first of a frame")]
+    NotAFrame {
+        /// The partition.
+        partition: PartitionId,
+        /// What was asked.
+        offset: Offset,
+    },
+    /// The log was opened for reading only.
+    #[error("the log was opened for reading only")]
+    ReadOnly,
     /// The partition's writer was taken before.
     #[error("the writer of partition {0} is taken")]
     WriterTaken(PartitionId),

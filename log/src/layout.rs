@@ -41,7 +41,10 @@ const NO_PREVIOUS: u64 = u64::MAX;
 
 const _: () = assert!(FRAME_HEADER_BYTES.is_multiple_of(FRAME_ALIGNMENT));
 const _: () = assert!(SEGMENT_HEADER_BYTES.is_multiple_of(FRAME_ALIGNMENT));
-const _: () = assert!(SEGMENT_BYTES_MIN as usize > 2 * FRAME_BODY_BYTES_MAX - FRAME_HEADER_BYTES);
+const _: () = assert!(
+    SEGMENT_BYTES_MIN > (FRAME_BODY_BYTES_MAX + 1024) as u64,
+    "a segment holds the largest frame"
+);
 const _: () = assert!(usize::BITS >= 64, "positions are 64 bits");
 
 /// A position or length as an index into memory.

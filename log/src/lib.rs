@@ -15,6 +15,7 @@ mod event_log;
 mod frame;
 mod layout;
 mod lock;
+pub mod segmented;
 mod types;
 
 pub use batch::Batch;

@@ -1,0 +1,378 @@
+//! The segmented log: partitions of segment files, written through files and read through maps.
+//!
+//! `layout` has the bytes, `recovery` what a crash leaves, `writer` the write path, `reader` the read path.
+
+mod epoch;
+mod flusher;
+mod partition;
+mod preparer;
+mod reader;
+mod recovery;
+mod segment;
+mod sparse_index;
+#[cfg(test)]
+mod tests;
+mod verify;
+mod writer;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::disk::Disk;
+use crate::layout::{Identity, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
+use crate::{
+    AppendTime, Durability, EventLog, LogError, Offset, PartitionId, PartitionReader,
+    PartitionStatus, PartitionWriter, PayloadFormat,
+};
+use flusher::Flusher;
+use partition::Partition;
+use preparer::Preparer;
+use reader::SegmentedReader;
+use recovery::{Recovered, Repair};
+use segment::Segment;
+use writer::SegmentedWriter;
+
+pub use verify::{Finding, SegmentInfo, VerifyReport};
+
+/// How often durability `os` syncs in the background: bounds how long a write stays invisible, promises nothing.
+const OS_SYNC_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Where a segmented log is and how it is written.
+#[derive(Debug, Clone)]
+pub struct SegmentedConfig {
+    /// The log's directory, `data/log`; partition `n` is in `pNNN` below it.
+    pub directory: PathBuf,
+    /// Identity of the log: bytes of another log never pass.
+    pub log_id: [u8; 16],
+    /// Count of partitions.
+    pub partitions: u16,
+    /// When an append is done.
+    pub durability: Durability,
+    /// Largest segment, in bytes: 1 MiB to 1 GiB. Segments start at 1 MiB and double up to this.
+    pub segment_bytes_max: u64,
+}
+
+impl SegmentedConfig {
+    /// 64 MiB: a roll every few hundred thousand orders, a recovery scan of a few milliseconds.
+    pub const SEGMENT_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
+
+    fn partition_directory(&self, partition: u16) -> PathBuf {
+        self.directory.join(format!("p{partition:03}"))
+    }
+}
+
+/// An open segmented log.
+#[derive(Debug)]
+pub struct SegmentedLog {
+    config: SegmentedConfig,
+    partitions: Vec<Arc<Partition>>,
+    /// Writers not taken yet; empty if the log was opened for reading only.
+    writers: Mutex<Vec<Option<SegmentedWriter>>>,
+    _flusher: Option<Flusher>,
+}
+
+impl SegmentedLog {
+    /// Opens the log for writing, makes what is missing, and recovers what a crash left. The caller holds the data
+    /// directory's lock ([`crate::DataLock`]).
+    ///
+    /// A partition with damage before its tail opens too: it serves what is proven and takes no writes; its
+    /// [`PartitionStatus::unwritable`] says why.
+    ///
+    /// # Errors
+    /// [`LogError::Damaged`] if a segment's header does not verify, [`LogError::Io`] if the disk fails,
+    /// [`LogError::Incompatible`] if the files are of another log or the configuration is out of range.
+    pub fn open(config: SegmentedConfig, disk: Arc<dyn Disk>) -> Result<Self, LogError> {
+        if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&config.segment_bytes_max) {
+            return Err(LogError::Incompatible {
+                path: config.directory.clone(),
+                reason: format!(
+                    "a segment of {} bytes is not possible; {SEGMENT_BYTES_MIN} to {SEGMENT_BYTES_MAX} are",
+                    config.segment_bytes_max
+                ),
+            });
+        }
+        create_directory(&*disk, &config.directory)?;
+        let epoch = epoch::advance(&*disk, &config.directory)?;
+        let preparer = Preparer::start().map_err(|source| LogError::Io {
+            action: "starting the background thread of",
+            path: config.directory.clone(),
+            source,
+        })?;
+        let opened = for_each_partition(config.partitions, |partition| {
+            open_partition(&config, &disk, partition, epoch, &preparer)
+        })?;
+        let (partitions, writers): (Vec<_>, Vec<_>) = opened
+            .into_iter()
+            .map(|(partition, writer)| (partition, Some(writer)))
+            .unzip();
+        let interval = match config.durability {
+            Durability::Always => None,
+            Durability::Interval(interval) => Some(interval),
+            Durability::Os => Some(OS_SYNC_INTERVAL),
+        };
+        let flusher = interval
+            .map(|interval| Flusher::start(partitions.clone(), interval))
+            .transpose()
+            .map_err(|source| LogError::Io {
+                action: "starting the background sync of",
+                path: config.directory.clone(),
+                source,
+            })?;
+        Ok(Self {
+            config,
+            partitions,
+            writers: Mutex::new(writers),
+            _flusher: flusher,
+        })
+    }
+
+    /// Opens the log for reading, changing nothing: for tools. Of a log that a service is writing, it shows what was in
+    /// the files when they were opened.
+    ///
+    /// # Errors
+    /// As [`SegmentedLog::open`], and [`LogError::Io`] if the log or a partition is not there.
+    pub fn open_read_only(config: SegmentedConfig, disk: Arc<dyn Disk>) -> Result<Self, LogError> {
+        let partitions = for_each_partition(config.partitions, |partition| {
+            open_partition_read_only(&config, &disk, partition)
+        })?;
+        Ok(Self {
+            config,
+            partitions,
+            writers: Mutex::new(Vec::new()),
+            _flusher: None,
+        })
+    }
+
+    fn partition(&self, partition: PartitionId) -> Result<&Arc<Partition>, LogError> {
+        self.partitions
+            .get(partition.index())
+            .ok_or(LogError::NoSuchPartition(partition))
+    }
+}
+
+impl EventLog for SegmentedLog {
+    fn partition_count(&self) -> u16 {
+        self.config.partitions
+    }
+
+    fn payload_format(&self) -> PayloadFormat {
+        PayloadFormat::Binary
+    }
+
+    fn writer(&self, partition: PartitionId) -> Result<Box<dyn PartitionWriter>, LogError> {
+        self.partition(partition)?;
+        let mut writers = self.writers.lock().unwrap_or_else(PoisonError::into_inner);
+        let writer = writers
+            .get_mut(partition.index())
+            .ok_or(LogError::ReadOnly)?;
+        let writer = writer.take().ok_or(LogError::WriterTaken(partition))?;
+        Ok(Box::new(writer))
+    }
+
+    fn reader(&self, partition: PartitionId) -> Result<Box<dyn PartitionReader>, LogError> {
+        Ok(Box::new(SegmentedReader {
+            partition: Arc::clone(self.partition(partition)?),
+        }))
+    }
+
+    fn status(&self) -> Vec<PartitionStatus> {
+        self.partitions
+            .iter()
+            .map(|partition| partition.status())
+            .collect()
+    }
+}
+
+fn create_directory(disk: &dyn Disk, directory: &Path) -> Result<(), LogError> {
+    let created = disk
+        .create_directory(directory)
+        .and_then(|()| match directory.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => disk.sync_directory(parent),
+            _ => Ok(()),
+        });
+    created.map_err(|source| LogError::Io {
+        action: "making",
+        path: directory.to_owned(),
+        source,
+    })
+}
+
+/// Runs `open` for every partition, on a few threads: recovery waits for the disk, not for the processor.
+fn for_each_partition<T: Send>(
+    partitions: u16,
+    open: impl Fn(u16) -> Result<T, LogError> + Sync,
+) -> Result<Vec<T>, LogError> {
+    const THREADS_MAX: usize = 8;
+    let ids: Vec<u16> = (0..partitions).collect();
+    let share = ids.len().div_ceil(THREADS_MAX).max(1);
+    let open = &open;
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = ids
+            .chunks(share)
+            .map(|ids| {
+                scope.spawn(move || {
+                    ids.iter()
+                        .map(|id| open(*id))
+                        .collect::<Result<Vec<T>, _>>()
+                })
+            })
+            .collect();
+        let mut all = Vec::with_capacity(ids.len());
+        for thread in threads {
+            all.extend(
+                thread
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?,
+            );
+        }
+        Ok(all)
+    })
+}
+
+/// The segments of a partition with the last one recovered.
+fn load_partition(
+    disk: &Arc<dyn Disk>,
+    directory: PathBuf,
+    identity: Identity,
+    bases: &[u64],
+    last: Recovered,
+) -> (Arc<Partition>, Recovered) {
+    let mut segments: Vec<Arc<Segment>> = bases[..bases.len() - 1]
+        .iter()
+        .map(|base| {
+            Arc::new(Segment::sealed(
+                Arc::clone(disk),
+                &directory,
+                identity,
+                *base,
+            ))
+        })
+        .collect();
+    segments.push(Arc::clone(&last.active.segment));
+    let partition = Partition::new(
+        Arc::clone(disk),
+        directory,
+        identity,
+        segments,
+        Offset::new(last.end),
+        last.active.position,
+    );
+    if let Some(damage) = &last.damage {
+        partition.poison(damage);
+    }
+    (Arc::new(partition), last)
+}
+
+/// The last segment must go on where the one before it ended.
+fn check_junction(partition: &Partition) -> Result<Option<u64>, LogError> {
+    let segments = partition.segments();
+    let [.., before, last] = segments.as_slice() else {
+        return Ok(None);
+    };
+    match before.footer()? {
+        Some(footer) if footer.end == last.base => Ok(Some(footer.last_append_time)),
+        Some(footer) => Err(last.damaged(
+            0,
+            footer.end,
+            format!(
+                "the segment before ends at offset {}, this one starts at {}",
+                footer.end, last.base
+            ),
+        )),
+        None => Err(before.damaged(
+            0,
+            before.base,
+            "the segment has a successor and no valid footer",
+        )),
+    }
+}
+
+fn open_partition(
+    config: &SegmentedConfig,
+    disk: &Arc<dyn Disk>,
+    partition: u16,
+    epoch: u32,
+    preparer: &Preparer,
+) -> Result<(Arc<Partition>, SegmentedWriter), LogError> {
+    let directory = config.partition_directory(partition);
+    let identity = Identity::new(config.log_id, partition);
+    let io_error = |action| {
+        let path = directory.clone();
+        move |source: io::Error| LogError::Io {
+            action,
+            path,
+            source,
+        }
+    };
+    create_directory(&**disk, &directory)?;
+    let (mut bases, leftovers) =
+        recovery::list_segments(&**disk, &directory).map_err(io_error("listing"))?;
+    for leftover in leftovers {
+        disk.remove(&leftover)
+            .map_err(io_error("removing an unfinished file of"))?;
+    }
+    if bases.is_empty() {
+        let first = Partition::new(
+            Arc::clone(disk),
+            directory.clone(),
+            identity,
+            Vec::new(),
+            Offset::ZERO,
+            0,
+        );
+        let prepared = preparer::prepare(&**disk, &directory, SEGMENT_BYTES_MIN)
+            .map_err(io_error("making the first segment of"))?;
+        writer::name_segment(&first, prepared, Offset::ZERO, epoch)
+            .map_err(io_error("making the first segment of"))?;
+        bases.push(0);
+    }
+    let last_base = bases[bases.len() - 1];
+    let last = recovery::recover(disk, &directory, identity, last_base, Repair::Tail)?;
+    let (partition, last) = load_partition(disk, directory, identity, &bases, last);
+    let last_before = check_junction(&partition)?.unwrap_or_default();
+    let writer = SegmentedWriter {
+        partition: Arc::clone(&partition),
+        preparer: preparer.clone(),
+        active: last.active,
+        durability: config.durability,
+        segment_bytes_max: config.segment_bytes_max,
+        epoch,
+        end: Offset::new(last.end),
+        last_append_time: AppendTime::from_micros(last.last_append_time.max(last_before)),
+        watermark: Offset::new(last.watermark),
+        scratch: Vec::new(),
+        hints: Vec::new(),
+    };
+    writer.prepare_next();
+    partition
+        .active_bytes
+        .store(writer.active.position, Ordering::Relaxed);
+    Ok((partition, writer))
+}
+
+fn open_partition_read_only(
+    config: &SegmentedConfig,
+    disk: &Arc<dyn Disk>,
+    partition: u16,
+) -> Result<Arc<Partition>, LogError> {
+    let directory = config.partition_directory(partition);
+    let identity = Identity::new(config.log_id, partition);
+    let (bases, _) =
+        recovery::list_segments(&**disk, &directory).map_err(|source| LogError::Io {
+            action: "listing",
+            path: directory.clone(),
+            source,
+        })?;
+    let Some(last_base) = bases.last() else {
+        return Err(LogError::Incompatible {
+            path: directory,
+            reason: "has no segment".to_owned(),
+        });
+    };
+    let last = recovery::recover(disk, &directory, identity, *last_base, Repair::Nothing)?;
+    Ok(load_partition(disk, directory, identity, &bases, last).0)
+}

@@ -1,0 +1,271 @@
+//! What a crash left in the last segment: where the log ends, and whether what stands behind is a torn tail or damage.
+//!
+//! Every frame carries how far the log was synced when it was written. So a frame that does not verify is *damage* if a
+//! later frame says that its bytes had been synced; otherwise it was never acknowledged, and it is a *torn tail*. A torn
+//! tail is overwritten with zeros. Damage is never touched: the partition serves what is proven and takes no writes.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::segment::{Segment, frames_of, hint_of};
+use super::sparse_index::SparseIndex;
+use super::writer::ActiveSegment;
+use crate::disk::{Disk, DiskFile};
+use crate::layout::{
+    FRAME_ALIGNMENT, FRAME_HEADER_BYTES, FrameFault, FrameHeader, Identity, SEGMENT_FOOTER_BYTES,
+    SEGMENT_HEADER_BYTES, SegmentHeader, chain, header_crc, is_zero,
+};
+use crate::{LogError, Offset, PartitionId};
+
+/// What a scan of the last segment found.
+#[derive(Debug)]
+pub(super) struct Tail {
+    /// Offset after the last proven frame.
+    pub(super) end: u64,
+    /// Position after the last proven frame.
+    pub(super) position: usize,
+    /// The last proven frame says that everything before this offset was synced.
+    pub(super) watermark: u64,
+    /// Position of the first frame not known to be synced.
+    pub(super) unproven_position: usize,
+    pub(super) frames: u64,
+    pub(super) chain: u32,
+    pub(super) first_append_time: Option<u64>,
+    pub(super) last_append_time: u64,
+    pub(super) hints: SparseIndex,
+    pub(super) verdict: Verdict,
+}
+
+/// What stands behind the last proven frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Zeros.
+    Clean,
+    /// Bytes that were never synced, up to this position.
+    Torn { to: usize, fault: FrameFault },
+    /// Bytes that had been synced and do not verify.
+    Damaged { fault: FrameFault, proof: u64 },
+}
+
+/// Scans all of a segment that has no successor.
+pub(super) fn scan_tail(segment: &[u8], identity: Identity, base: u64) -> Tail {
+    let frames = frames_of(segment);
+    let mut tail = Tail {
+        end: base,
+        position: SEGMENT_HEADER_BYTES,
+        watermark: base,
+        unproven_position: SEGMENT_HEADER_BYTES,
+        frames: 0,
+        chain: 0,
+        first_append_time: None,
+        last_append_time: 0,
+        hints: SparseIndex::default(),
+        verdict: Verdict::Clean,
+    };
+    // Frames not covered by a watermark yet: where each starts.
+    let mut unproven: std::collections::VecDeque<(u64, usize)> = std::collections::VecDeque::new();
+    let fault = loop {
+        match FrameHeader::read_frame(&frames[tail.position..], identity, tail.end) {
+            Ok(Some((header, _))) => {
+                if let Some(hint) = hint_of(&header, base, tail.position) {
+                    tail.hints.note(hint);
+                }
+                tail.watermark = tail.watermark.max(header.synced);
+                while unproven
+                    .front()
+                    .is_some_and(|(end, _)| *end <= tail.watermark)
+                {
+                    unproven.pop_front();
+                }
+                tail.chain = chain(tail.chain, header_crc(&frames[tail.position..]));
+                tail.first_append_time.get_or_insert(header.appended_at);
+                tail.last_append_time = header.appended_at;
+                tail.frames += 1;
+                tail.end += u64::from(header.records);
+                unproven.push_back((tail.end, tail.position));
+                tail.position += header.total_bytes();
+            }
+            Ok(None) => break None,
+            Err(fault) => break Some(fault),
+        }
+    };
+    // A marker at the very end covers everything before it, and nothing depends on the marker itself.
+    if tail.watermark == tail.end {
+        unproven.clear();
+    }
+    tail.unproven_position = unproven
+        .front()
+        .map_or(tail.position, |(_, position)| *position);
+
+    tail.verdict = judge(frames, identity, &tail, fault);
+    tail
+}
+
+fn judge(frames: &[u8], identity: Identity, tail: &Tail, fault: Option<FrameFault>) -> Verdict {
+    let behind = &frames[tail.position..];
+    if is_zero(behind) {
+        return Verdict::Clean;
+    }
+    let fault = fault.unwrap_or(FrameFault::Missing);
+    // A later frame that was written when more than the proven end was synced: what is missing had been acknowledged.
+    let mut at = FRAME_ALIGNMENT;
+    while at + FRAME_HEADER_BYTES <= behind.len() {
+        // A stored checksum of zero is possible, but not worth looking at every zero of the file: one frame in 2^32.
+        if !is_zero(&behind[at..at + 4])
+            && let Ok(Some(header)) = FrameHeader::read(&behind[at..], identity)
+            && header.base > tail.end
+            && header.synced > tail.end
+        {
+            return Verdict::Damaged {
+                fault,
+                proof: header.synced,
+            };
+        }
+        at += FRAME_ALIGNMENT;
+    }
+    let last = behind.iter().rposition(|byte| *byte != 0).unwrap_or(0);
+    Verdict::Torn {
+        to: tail.position + last + 1,
+        fault,
+    }
+}
+
+/// The last segment of a partition, recovered.
+#[derive(Debug)]
+pub(super) struct Recovered {
+    pub(super) active: ActiveSegment,
+    pub(super) end: u64,
+    pub(super) watermark: u64,
+    pub(super) last_append_time: u64,
+    /// Why the partition must not be written, if it must not.
+    pub(super) damage: Option<LogError>,
+}
+
+/// How to treat what a crash left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Repair {
+    /// Make the proven end durable and zero what is torn.
+    Tail,
+    /// Look, touch nothing.
+    Nothing,
+}
+
+/// Opens the last segment of a partition and recovers it.
+///
+/// # Errors
+/// [`LogError::Damaged`] if its header does not verify, [`LogError::Io`] if the disk fails.
+pub(super) fn recover(
+    disk: &Arc<dyn Disk>,
+    directory: &Path,
+    identity: Identity,
+    base: u64,
+    repair: Repair,
+) -> Result<Recovered, LogError> {
+    let path = Segment::path_of(directory, base);
+    let io_error = |action| {
+        let path = path.clone();
+        move |source: io::Error| LogError::Io {
+            action,
+            path,
+            source,
+        }
+    };
+    let opened = match repair {
+        Repair::Tail => disk.open(&path),
+        Repair::Nothing => disk.open_read_only(&path),
+    };
+    let file = opened.map_err(io_error("opening"))?;
+    let map = file.map().map_err(io_error("mapping"))?;
+    let damaged = |position: usize, offset: u64, reason: String| LogError::Damaged {
+        partition: PartitionId::new(identity.partition),
+        path: path.clone(),
+        position: position as u64,
+        offset: Offset::new(offset),
+        reason,
+    };
+    let bytes = map.bytes();
+    SegmentHeader::read(bytes, identity, base, bytes.len() as u64)
+        .map_err(|reason| damaged(0, base, reason))?;
+    let tail = scan_tail(bytes, identity, base);
+    let damage = match &tail.verdict {
+        Verdict::Clean | Verdict::Torn { .. } => None,
+        Verdict::Damaged { fault, proof } => Some(damaged(
+            tail.position,
+            tail.end,
+            format!(
+                "{fault}, and a later frame proves that everything before offset {proof} had been synced"
+            ),
+        )),
+    };
+    if damage.is_none() && repair == Repair::Tail {
+        repair_tail(&*file, bytes, &tail).map_err(io_error("repairing the tail of"))?;
+    }
+    let capacity = bytes.len() as u64;
+    let segment = Segment::active(
+        Arc::clone(disk),
+        path.clone(),
+        identity,
+        base,
+        map,
+        tail.hints,
+    );
+    Ok(Recovered {
+        active: ActiveSegment {
+            segment: Arc::new(segment),
+            file,
+            capacity,
+            position: tail.position as u64,
+            chain: tail.chain,
+            first_append_time: tail.first_append_time,
+        },
+        end: tail.end,
+        watermark: tail.watermark,
+        last_append_time: tail.last_append_time,
+        damage,
+    })
+}
+
+/// Makes the proven end of the log durable. After a failed sync or a kill the cache may hold frames that the disk does
+/// not, and the kernel may believe them clean: so they are written again, not just synced.
+fn repair_tail(file: &dyn DiskFile, bytes: &[u8], tail: &Tail) -> io::Result<()> {
+    let mut dirty = false;
+    if tail.unproven_position < tail.position {
+        let again = bytes[tail.unproven_position..tail.position].to_vec();
+        file.write_all_at(&again, tail.unproven_position as u64)?;
+        dirty = true;
+    }
+    if let Verdict::Torn { to, fault } = &tail.verdict {
+        tracing::warn!(bytes = to - tail.position, %fault, "cutting a torn tail that was never acknowledged");
+        file.write_all_at(&vec![0; to - tail.position], tail.position as u64)?;
+        dirty = true;
+    }
+    // Sealed, but its successor never got its name: nothing relies on the footer, and the segment is written on.
+    let footer_position = bytes.len() - SEGMENT_FOOTER_BYTES;
+    if !is_zero(&bytes[footer_position..]) {
+        file.write_all_at(&[0; SEGMENT_FOOTER_BYTES], footer_position as u64)?;
+        dirty = true;
+    }
+    if dirty { file.sync_data() } else { Ok(()) }
+}
+
+/// Base offsets of the segments in a directory, rising, and the names of files that an interrupted preparation left.
+pub(super) fn list_segments(
+    disk: &dyn Disk,
+    directory: &Path,
+) -> io::Result<(Vec<u64>, Vec<PathBuf>)> {
+    let mut bases = Vec::new();
+    let mut leftovers = Vec::new();
+    for name in disk.list(directory)? {
+        if let Some(base) = Segment::base_of(&name) {
+            bases.push(base);
+        } else if Path::new(&name)
+            .extension()
+            .is_some_and(|extension| extension == "tmp")
+        {
+            leftovers.push(directory.join(name));
+        }
+    }
+    bases.sort_unstable();
+    Ok((bases, leftovers))
+}
