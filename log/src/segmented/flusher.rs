@@ -26,10 +26,10 @@ impl Flusher {
                     Err(RecvTimeoutError::Timeout)
                 ) {
                     for partition in &partitions {
-                        if partition.poisoned().is_none() {
-                            if let Err(error) = partition.sync_left() {
-                                tracing::error!(%error, "a background sync failed");
-                            }
+                        if partition.poisoned().is_none()
+                            && let Err(error) = partition.sync_left()
+                        {
+                            tracing::error!(%error, "a background sync failed");
                         }
                     }
                 }

@@ -457,7 +457,7 @@ fn with_the_idle_marker_every_flipped_bit_of_an_acknowledged_frame_is_damage() {
     let log = fixture.open();
     let mut writer = log.writer(P0).unwrap();
     append(&mut *writer, &[vec![40], vec![3, 70]], &mut model).unwrap();
-    let acknowledged = log.status()[0].active_segment_bytes as usize;
+    let acknowledged = usize::try_from(log.status()[0].active_segment_bytes).unwrap();
     writer.idle().unwrap();
     drop((writer, log));
     let path = fixture.segments().remove(0);
