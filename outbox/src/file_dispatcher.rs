@@ -1,0 +1,221 @@
+//! From the log to the file: gather what is new over all partitions, write, sync, commit. In this order, so that a crash
+//! between any two of them tells some events again and none never.
+//!
+//! One thread serves all partitions: they share one file, one sync and one transaction a round. A file that cannot be
+//! written concerns every event alike, so nothing is kept aside for it; the round is tried again as a whole. Only an event
+//! that does not decode sets its order aside, and at once as dead: trying again changes nothing before an upgrade.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use order_log::{Frame, ScanLimit};
+
+use crate::OutboxError;
+use crate::cloud_event::CloudEvent;
+use crate::file_sink::FileSink;
+use crate::inbox::{Inbox, Request, Wake, answer};
+use crate::ledger::{Ledger, Verdict};
+use crate::log_event::{LogEvent, events_of};
+use crate::metrics::Attempt;
+use crate::shared::Shared;
+
+/// A round ends with the frame that reaches this many bytes of lines: it bounds memory, and how long a request waits.
+const ROUND_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// The state of a run.
+#[derive(Debug)]
+pub(crate) struct FileDispatcher {
+    shared: Arc<Shared>,
+    ledger: Ledger,
+    sink: FileSink,
+    lines: Vec<u8>,
+    /// Events in `lines`.
+    events: u64,
+    /// Where the next round begins, so that a busy partition does not starve the others.
+    first_partition: usize,
+}
+
+impl FileDispatcher {
+    /// Opens the store and the file.
+    pub(crate) fn open(shared: Arc<Shared>) -> Result<Self, OutboxError> {
+        let ledger = shared.open_ledger(Instant::now())?;
+        let sink = FileSink::open(&shared.file_path())?;
+        Ok(Self {
+            shared,
+            ledger,
+            sink,
+            lines: Vec::new(),
+            events: 0,
+            first_partition: 0,
+        })
+    }
+
+    /// Runs until told to stop.
+    ///
+    /// # Errors
+    /// Whatever kept a round from ending: what was not committed is told again by the next run.
+    pub(crate) async fn run(mut self, inbox: &mut Inbox) -> Result<(), OutboxError> {
+        let linger = Duration::from_millis(self.shared.config.file.linger_ms);
+        loop {
+            self.round()?;
+            let full = self.lines.len() >= ROUND_BYTES_MAX;
+            match inbox.wait(if full { Duration::ZERO } else { linger }).await {
+                Wake::Elapsed => {}
+                Wake::Request(request) => self.serve(request)?,
+                Wake::Stop => return Ok(()),
+            }
+        }
+    }
+
+    fn round(&mut self) -> Result<(), OutboxError> {
+        self.gather()?;
+        self.write()?;
+        self.commit()
+    }
+
+    /// Reads what is due and what is new into `lines`; the ledger's changes wait for [`Self::commit`].
+    pub(crate) fn gather(&mut self) -> Result<(), OutboxError> {
+        self.lines.clear();
+        self.events = 0;
+        self.gather_due()?;
+        let dead_max = self.shared.config.dead_events_max;
+        if self.ledger.dead_events() >= dead_max {
+            self.shared.report(Some(format!(
+                "{} events are dead, which is as many as outbox.dead_events_max allows: nothing new is told before \
+                 some are redriven",
+                self.ledger.dead_events()
+            )));
+            return Ok(());
+        }
+        let count = self.shared.readers.len();
+        for index in 0..count {
+            self.gather_partition((self.first_partition + index) % count)?;
+        }
+        self.first_partition = (self.first_partition + 1) % count.max(1);
+        Ok(())
+    }
+
+    /// Orders that were redriven: first, because what is new of them comes after.
+    fn gather_due(&mut self) -> Result<(), OutboxError> {
+        let now = Instant::now();
+        while self.lines.len() < ROUND_BYTES_MAX
+            && let Some(order) = self.ledger.due(now)
+            && let Some(event) = self.ledger.first_event(order)?
+        {
+            match self.write_line(&event) {
+                Ok(()) => self.ledger.deliver(event.id, now)?,
+                Err(reason) => {
+                    self.shared.attempts.count(Attempt::Unreadable, 1);
+                    self.ledger.fail(order, Verdict::Dead, &reason, now)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn gather_partition(&mut self, index: usize) -> Result<(), OutboxError> {
+        let shared = Arc::clone(&self.shared);
+        let reader = &*shared.readers[index];
+        let partition = reader.partition();
+        let from = self.ledger.cursor(partition);
+        let mut next = from;
+        let mut failure = None;
+        let scanned = match shared.outside_log(reader, from) {
+            Some(trouble) => Err(trouble),
+            None if self.lines.len() >= ROUND_BYTES_MAX => Ok(()),
+            None => {
+                let mut visit = |frame: Frame<'_>| {
+                    for event in events_of(partition, &frame) {
+                        if let Err(error) = self.take(&event) {
+                            failure = Some(error);
+                            return ControlFlow::Break(());
+                        }
+                    }
+                    next = frame.end();
+                    if self.lines.len() < ROUND_BYTES_MAX {
+                        ControlFlow::Continue(())
+                    } else {
+                        ControlFlow::Break(())
+                    }
+                };
+                let scanned = reader.scan(from, ScanLimit::NONE, &mut visit);
+                scanned.map(drop).map_err(|error| error.to_string())
+            }
+        };
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        shared.report_partition(index, scanned.err());
+        // Also after a damaged frame: those before it were taken.
+        self.ledger.advance(partition, next)
+    }
+
+    fn take(&mut self, event: &LogEvent<'_>) -> Result<(), OutboxError> {
+        if self.ledger.holds(event.id.order()) {
+            return self.ledger.queue(event);
+        }
+        if let Err(reason) = self.write_line(event) {
+            tracing::error!(event = %event.id, offset = %event.offset, reason, "an event does not decode: its order is set aside");
+            self.shared.attempts.count(Attempt::Unreadable, 1);
+            self.ledger
+                .set_aside(event, Verdict::Dead, &reason, Instant::now())?;
+        }
+        Ok(())
+    }
+
+    /// Appends an event's line to `lines`, or nothing and says why not.
+    fn write_line(&mut self, event: &LogEvent<'_>) -> Result<(), String> {
+        let before = self.lines.len();
+        let decoded = CloudEvent::decode(event, &self.shared.config.source)
+            .map_err(|error| error.to_string())?;
+        decoded.write_line(&mut self.lines).map_err(|error| {
+            self.lines.truncate(before);
+            error.to_string()
+        })?;
+        self.events += 1;
+        Ok(())
+    }
+
+    /// Appends the lines to the file. On return they are on stable storage.
+    pub(crate) fn write(&mut self) -> Result<(), OutboxError> {
+        if self.lines.is_empty() {
+            return Ok(());
+        }
+        let written = self
+            .sink
+            .append(&self.lines)
+            .and_then(|()| self.sink.sync());
+        let attempt = if written.is_ok() {
+            Attempt::Delivered
+        } else {
+            Attempt::Failed
+        };
+        self.shared.attempts.count(attempt, self.events);
+        written
+    }
+
+    /// Moves the cursors over what was written.
+    pub(crate) fn commit(&mut self) -> Result<(), OutboxError> {
+        self.ledger.commit(&self.shared.progress)?;
+        if self.ledger.dead_events() < self.shared.config.dead_events_max {
+            self.shared.report(None);
+        }
+        Ok(())
+    }
+
+    fn serve(&mut self, request: Request) -> Result<(), OutboxError> {
+        match request {
+            Request::Redrive { which, reply } => {
+                let redriven = self.ledger.redrive(which, Instant::now());
+                self.ledger.commit(&self.shared.progress)?;
+                answer(&reply, redriven);
+                Ok(())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "file_dispatcher_tests.rs"]
+mod tests;

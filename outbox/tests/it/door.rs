@@ -1,0 +1,235 @@
+//! Start, look, redrive, stop: what the API and the command line use.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use order_domain::Version;
+use order_outbox::{EventId, Outbox, OutboxConfig, OutboxError, SinkKind};
+use prometheus::{Encoder, Registry, TextEncoder};
+
+use crate::order_log::{OrderLog, line_added, order, placed};
+
+/// Longest wait for something that must happen; a passing test never waits this long.
+const AT_MOST: Duration = Duration::from_secs(30);
+
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + AT_MOST;
+    while !holds() {
+        assert!(Instant::now() < deadline, "not in {AT_MOST:?}: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn start(log: &OrderLog, sink: SinkKind) -> (Arc<Outbox>, Registry) {
+    let registry = Registry::new();
+    let config = OutboxConfig {
+        sink,
+        ..OutboxConfig::default()
+    };
+    (
+        Outbox::start(&log.log, config, log.data(), &registry).unwrap(),
+        registry,
+    )
+}
+
+fn scrape(registry: &Registry) -> String {
+    let mut text = Vec::new();
+    TextEncoder::new()
+        .encode(&registry.gather(), &mut text)
+        .unwrap();
+    String::from_utf8(text).unwrap()
+}
+
+fn value(registry: &Registry, series: &str) -> f64 {
+    let text = scrape(registry);
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {series} in\n{text}"))
+        .parse()
+        .unwrap()
+}
+
+fn lines(log: &OrderLog) -> Vec<serde_json::Value> {
+    let text = std::fs::read_to_string(log.data().join("outbox.jsonl")).unwrap_or_default();
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+#[test]
+fn events_are_told_while_they_are_appended() {
+    let mut log = OrderLog::new(4);
+    log.append_interleaved(20, 1);
+    let (outbox, registry) = start(&log, SinkKind::File);
+    log.append_interleaved(0, 0);
+    for round in 1..5 {
+        for number in 0..20 {
+            log.append(order(number), &[line_added(round)]);
+        }
+    }
+    eventually("100 events are recorded as told", || {
+        value(&registry, "outbox_attempts_total{outcome=\"delivered\"}") == 100.0
+            && outbox.status().pending == 0
+    });
+    outbox.stop();
+    assert_eq!(lines(&log).len(), 100);
+    for partition in outbox.status().partitions {
+        assert_eq!(partition.cursor, partition.end);
+    }
+}
+
+#[test]
+fn every_series_is_there_from_the_start_and_zero() {
+    let log = OrderLog::new(2);
+    let (_outbox, registry) = start(&log, SinkKind::File);
+    for series in [
+        "outbox_pending",
+        "outbox_dead",
+        "outbox_oldest_age_seconds{state=\"waiting\"}",
+        "outbox_oldest_age_seconds{state=\"backing_off\"}",
+        "outbox_attempts_total{outcome=\"delivered\"}",
+        "outbox_attempts_total{outcome=\"refused\"}",
+        "outbox_attempts_total{outcome=\"failed\"}",
+        "outbox_attempts_total{outcome=\"unreadable\"}",
+    ] {
+        assert_eq!(value(&registry, series), 0.0, "{series}");
+    }
+}
+
+#[test]
+fn size_and_age_of_a_backlog_are_computed_at_scrape_also_when_nothing_runs() {
+    let mut log = OrderLog::new(2);
+    let (outbox, registry) = start(&log, SinkKind::File);
+    outbox.stop();
+    assert!(!outbox.status().running);
+    log.append_interleaved(10, 2);
+    assert_eq!(value(&registry, "outbox_pending"), 20.0);
+    // The age is from the append, which the log dates to a fixed day, to now.
+    let appended = std::time::UNIX_EPOCH + Duration::from_micros(crate::order_log::EPOCH_US);
+    let least = appended.elapsed().unwrap().as_secs_f64().floor();
+    let age = value(&registry, "outbox_oldest_age_seconds{state=\"waiting\"}");
+    assert!(age >= least, "{age} s, at least {least} s are true");
+    outbox.restart().unwrap();
+    eventually("the backlog is told after a restart", || {
+        value(&registry, "outbox_pending") == 0.0
+    });
+    assert_eq!(
+        value(&registry, "outbox_oldest_age_seconds{state=\"waiting\"}"),
+        0.0
+    );
+}
+
+#[test]
+fn with_no_sink_nothing_is_told_and_a_later_sink_goes_on_from_there() {
+    let mut log = OrderLog::new(2);
+    log.append_interleaved(5, 1);
+    {
+        let (outbox, registry) = start(&log, SinkKind::None);
+        assert_eq!(value(&registry, "outbox_pending"), 0.0);
+        assert_eq!(
+            value(&registry, "outbox_oldest_age_seconds{state=\"waiting\"}"),
+            0.0
+        );
+        assert!(!outbox.status().running);
+        let error = outbox.redrive_all().unwrap_err().to_string();
+        assert!(error.contains("`none`"), "{error}");
+    }
+    assert_eq!(lines(&log).len(), 0);
+    let (outbox, _registry) = start(&log, SinkKind::File);
+    eventually("all is told", || outbox.status().pending == 0);
+    outbox.stop();
+    assert_eq!(lines(&log).len(), 5);
+}
+
+#[test]
+fn dead_events_are_listed_inspected_and_redriven_while_it_runs() {
+    let mut log = OrderLog::new(1);
+    log.append_unreadable(order(1));
+    log.append(order(1), &[placed()]);
+    let (outbox, registry) = start(&log, SinkKind::File);
+    eventually("both events are dead", || {
+        value(&registry, "outbox_dead") == 2.0
+    });
+    assert_eq!(value(&registry, "outbox_pending"), 0.0);
+
+    let dead = outbox.dead(10, None).unwrap();
+    let [first, second] = [
+        EventId::new(order(1), Version::new(1)),
+        EventId::new(order(1), Version::new(2)),
+    ];
+    assert_eq!(
+        dead.iter().map(|letter| letter.id).collect::<Vec<_>>(),
+        [first, second]
+    );
+    assert!(
+        outbox
+            .inspect(first)
+            .unwrap()
+            .cloud_event
+            .unwrap_err()
+            .contains("999")
+    );
+    let inspected = outbox.inspect(second).unwrap();
+    let event: serde_json::Value = serde_json::from_str(&inspected.cloud_event.unwrap()).unwrap();
+    assert_eq!(event["id"], second.to_string());
+
+    assert_eq!(
+        outbox.redrive(second).unwrap(),
+        2,
+        "a redrive takes the order from its first dead event on"
+    );
+    eventually("the first one failed again", || {
+        value(&registry, "outbox_attempts_total{outcome=\"unreadable\"}") == 2.0
+            && outbox.status().dead == 2
+    });
+    assert_eq!(outbox.redrive_all().unwrap(), 2);
+    let stranger = EventId::new(order(2), Version::new(1));
+    assert!(matches!(
+        outbox.redrive(stranger),
+        Err(OutboxError::NotHeld(_))
+    ));
+    assert!(matches!(
+        outbox.inspect(stranger),
+        Err(OutboxError::NotHeld(_))
+    ));
+    outbox.stop();
+    assert!(matches!(
+        outbox.redrive_all(),
+        Err(OutboxError::NotRunning(_))
+    ));
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_shown_and_tried_again_until_it_can() {
+    let mut log = OrderLog::new(1);
+    log.append_interleaved(3, 1);
+    let obstacle = log.data().join("outbox.jsonl");
+    std::fs::create_dir(&obstacle).unwrap();
+    let (outbox, _registry) = start(&log, SinkKind::File);
+    eventually("the trouble is shown", || {
+        outbox
+            .status()
+            .trouble
+            .is_some_and(|trouble| trouble.contains("outbox.jsonl"))
+    });
+    assert_eq!(outbox.status().pending, 3);
+    assert!(outbox.status().running);
+    std::fs::remove_dir(&obstacle).unwrap();
+    eventually("all is told", || outbox.status().pending == 0);
+    assert_eq!(outbox.status().trouble, None);
+    outbox.stop();
+    assert_eq!(lines(&log).len(), 3);
+}
+
+#[test]
+fn a_setting_that_cannot_be_is_refused_by_its_name() {
+    let log = OrderLog::new(1);
+    let mut config = OutboxConfig::default();
+    config.retry.attempts = 0;
+    let error = Outbox::start(&log.log, config, log.data(), &Registry::new()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "outbox.retry.attempts: must be at least 1"
+    );
+}

@@ -1,0 +1,194 @@
+//! A real segmented log in a directory of its own, and orders to put into it.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use order_domain::codec::{self, Codec};
+use order_domain::{
+    Amount, Currency, CustomerId, Event, EventContext, Line, LineId, Metadata, OrderId, Quantity,
+    Sku,
+};
+use order_log::disk::RealDisk;
+use order_log::segmented::{SegmentedConfig, SegmentedLog};
+use order_log::{
+    AppendTime, Batch, Durability, EventLog, Key, Offset, PartitionId, PartitionReader,
+    PartitionWriter, RecordTag,
+};
+use tempfile::TempDir;
+
+/// Append time of the first frame: 2025-01-01T00:00:00Z. Each further one is a millisecond later.
+pub(crate) const EPOCH_US: u64 = 1_735_689_600_000_000;
+
+/// A trace context as a request would bring it.
+pub(crate) const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+/// The log, its writers, and what the next frame of an order must say.
+#[derive(Debug)]
+pub(crate) struct OrderLog {
+    directory: TempDir,
+    pub(crate) log: SegmentedLog,
+    writers: Vec<Box<dyn PartitionWriter>>,
+    streams: HashMap<OrderId, (u32, Offset)>,
+    frames: u64,
+}
+
+impl OrderLog {
+    pub(crate) fn new(partitions: u16) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let config = SegmentedConfig {
+            directory: directory.path().join("log"),
+            log_id: [7; 16],
+            partitions,
+            durability: Durability::Always,
+            segment_bytes_max: SegmentedConfig::SEGMENT_BYTES_DEFAULT,
+        };
+        let log = SegmentedLog::open(config, Arc::new(RealDisk)).unwrap();
+        let ids = (0..partitions).map(PartitionId::new);
+        let writers = ids
+            .map(|partition| log.writer(partition).unwrap())
+            .collect();
+        Self {
+            directory,
+            log,
+            writers,
+            streams: HashMap::new(),
+            frames: 0,
+        }
+    }
+
+    /// The data directory.
+    pub(crate) fn data(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub(crate) fn reader(&self, partition: u16) -> Box<dyn PartitionReader> {
+        self.log.reader(PartitionId::new(partition)).unwrap()
+    }
+
+    /// Appends the events as one frame, in the partition of the order's number.
+    pub(crate) fn append(&mut self, order: OrderId, events: &[Event<'_>]) {
+        self.append_with(order, events, &EventContext::default());
+    }
+
+    /// Appends the events as one frame; the first one carries the context.
+    pub(crate) fn append_with(
+        &mut self,
+        order: OrderId,
+        events: &[Event<'_>],
+        context: &EventContext<'_>,
+    ) {
+        let none = EventContext::default();
+        let records = events.iter().enumerate().map(|(index, event)| {
+            let context = if index == 0 { context } else { &none };
+            let mut bytes = Vec::new();
+            let header = codec::encode(Codec::Bincode, event, context, &mut bytes);
+            let tag = RecordTag {
+                event_type: header.event_type,
+                schema: header.schema,
+                codec: header.codec,
+            };
+            (tag, bytes)
+        });
+        let records: Vec<_> = records.collect();
+        self.append_records(order, &records);
+    }
+
+    /// Appends a frame of one record that no version can decode.
+    pub(crate) fn append_unreadable(&mut self, order: OrderId) {
+        let tag = RecordTag {
+            event_type: 999,
+            schema: 1,
+            codec: Codec::Bincode as u8,
+        };
+        self.append_records(order, &[(tag, b"from the future".to_vec())]);
+    }
+
+    fn append_records(&mut self, order: OrderId, records: &[(RecordTag, Vec<u8>)]) {
+        let partition = usize::from(number_of(order)) % self.writers.len();
+        let writer = &mut self.writers[partition];
+        let stream = self.streams.get(&order).copied();
+        let mut batch = Batch::new();
+        batch.start_at(writer.end());
+        let sequence = stream.map_or(1, |(sequence, _)| sequence);
+        let at = AppendTime::from_micros(EPOCH_US + self.frames * 1_000);
+        batch.begin_frame(
+            Key::new(*order.as_bytes()),
+            sequence,
+            stream.map(|(_, base)| base),
+            at,
+        );
+        for (tag, bytes) in records {
+            batch.record(|buffer| {
+                buffer.extend_from_slice(bytes);
+                *tag
+            });
+        }
+        let base = batch.end_frame();
+        writer.append(&batch).unwrap();
+        self.frames += 1;
+        self.streams.insert(
+            order,
+            (sequence + u32::try_from(records.len()).unwrap(), base),
+        );
+    }
+
+    /// Appends `orders` orders with an event of each in turn, `events` times over: every order's events lie far apart.
+    pub(crate) fn append_interleaved(&mut self, orders: u16, events: usize) {
+        for round in 0..events {
+            for number in 0..orders {
+                let event = if round == 0 {
+                    placed()
+                } else {
+                    line_added(round)
+                };
+                self.append(order(number), &[event]);
+            }
+        }
+    }
+
+    /// Count of events in all partitions.
+    pub(crate) fn events(&self) -> usize {
+        let ends = self
+            .writers
+            .iter()
+            .map(|writer| usize::try_from(writer.end().get()).unwrap());
+        ends.sum()
+    }
+}
+
+/// An order id that sorts by its number.
+pub(crate) fn order(number: u16) -> OrderId {
+    let mut bytes = *b"\x01\x99\xc8\x2c\x00\x00\x70\x00\x80\x00\x00\x00\x00\x00\x00\x00";
+    bytes[14..].copy_from_slice(&number.to_be_bytes());
+    OrderId::from_bytes(bytes)
+}
+
+fn number_of(order: OrderId) -> u16 {
+    let bytes = order.as_bytes();
+    u16::from_be_bytes([bytes[14], bytes[15]])
+}
+
+pub(crate) fn line(number: u32) -> Line<'static> {
+    Line {
+        id: LineId::new(number).unwrap(),
+        sku: Sku::new(format!("SKU-{number}")).unwrap(),
+        quantity: Quantity::new(2).unwrap(),
+        unit_price: Amount::new(1_999).unwrap(),
+    }
+}
+
+pub(crate) fn placed() -> Event<'static> {
+    Event::OrderPlaced {
+        customer_id: CustomerId::new("c-1042").unwrap(),
+        currency: Currency::parse("EUR").unwrap(),
+        lines: vec![line(1)],
+        metadata: Metadata::from([("channel".to_owned(), "web".to_owned())]),
+    }
+}
+
+pub(crate) fn line_added(number: usize) -> Event<'static> {
+    Event::LineAdded {
+        line: line(u32::try_from(number).unwrap() + 1),
+    }
+}
