@@ -1,15 +1,40 @@
-//! What the API stands on, and its door.
+//! What the API stands on, and its door: one service that answers every request, with what all answers share.
 
+use std::convert::Infallible;
 use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Instant;
 
+use axum::Router;
+use axum::body::{Body, HttpBody};
+use axum::extract::Request;
+use axum::http::header::{CONTENT_TYPE, ETAG};
+use axum::http::{HeaderValue, Uri};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use order_command_workers::CommandWorkers;
 use order_domain::OrderId;
 use order_projector_workers::{
-    PartitionId, PartitionReader, ProjectorWorkers, ReadModel, ReadModelError,
+    Offset, PartitionId, PartitionReader, ProjectorWorkers, ReadModel, ReadModelError,
 };
+use tokio::sync::watch;
+use tower::Service;
 
 use crate::ApiConfig;
+use crate::answer::{self, X_REQUEST_ID};
+use crate::connection_clock::{ConnectionClock, Phase};
+use crate::error::{Problem, ProblemKind};
+use crate::http_metrics::HttpMetrics;
+use crate::readers::Readers;
+use crate::reads::put_retry_after;
+use crate::request_headers;
+use crate::route::{MethodLabel, Route};
+use crate::router::router;
+use crate::sync_token::Seal;
 
 /// One thing `/readyz?verbose` tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +59,8 @@ pub struct ApiParts {
     pub projector: Arc<ProjectorWorkers>,
     /// A reading end of every partition of the log, in the order of their numbers.
     pub log: Vec<Box<dyn PartitionReader>>,
+    /// The log's identity: tokens and cursors are bound to it.
+    pub log_id: String,
     /// The partition of an order.
     pub partition_of: Box<dyn Fn(OrderId) -> PartitionId + Send + Sync>,
     /// Where the metrics of all rooms are registered; `/metrics` shows it.
@@ -49,6 +76,7 @@ impl fmt::Debug for ApiParts {
         formatter
             .debug_struct("ApiParts")
             .field("partitions", &self.log.len())
+            .field("log_id", &self.log_id)
             .field("facts", &self.facts)
             .finish_non_exhaustive()
     }
@@ -68,9 +96,64 @@ pub enum StartError {
     Metrics(#[from] prometheus::Error),
 }
 
+/// What all handlers share.
+pub(crate) struct Shared {
+    pub(crate) commands: CommandWorkers,
+    pub(crate) read_model: Arc<ReadModel>,
+    pub(crate) projector: Arc<ProjectorWorkers>,
+    pub(crate) log: Arc<[Box<dyn PartitionReader>]>,
+    pub(crate) partition_of: Box<dyn Fn(OrderId) -> PartitionId + Send + Sync>,
+    pub(crate) registry: prometheus::Registry,
+    pub(crate) facts: Vec<(String, String)>,
+    pub(crate) checks: Box<dyn Fn() -> Vec<Check> + Send + Sync>,
+    pub(crate) readers: Readers,
+    pub(crate) seal: Seal,
+    pub(crate) config: ApiConfig,
+    http_metrics: HttpMetrics,
+    request_ids: RequestIds,
+    stopping: watch::Sender<bool>,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Shared")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// Offset after the last record of a partition that readers can see.
+    pub(crate) fn durable_end(&self, partition: PartitionId) -> Offset {
+        let reader = self.log.get(partition.index());
+        reader.map_or(Offset::ZERO, |reader| reader.durable_end())
+    }
+
+    /// Whether the shutdown signal came.
+    pub(crate) fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+
+    /// Completes with the shutdown signal.
+    pub(crate) async fn stopped(&self) {
+        let mut stopping = self.stopping.subscribe();
+        // The sender is a field of `self`: it cannot be gone.
+        let _stopped = stopping.wait_for(|stopping| *stopping).await;
+    }
+
+    /// The shutdown signal came.
+    pub(crate) fn stop(&self) {
+        self.stopping.send_replace(true);
+    }
+}
+
 /// The API as a service: cheap to clone, shared by all connections.
 #[derive(Debug, Clone)]
-pub struct Api {}
+pub struct Api {
+    pub(crate) shared: Arc<Shared>,
+    router: Router,
+}
 
 impl Api {
     /// Registers the metrics and starts the reader threads. Answers requests from then on, through [`crate::serve`] or
@@ -79,7 +162,168 @@ impl Api {
     /// # Errors
     /// [`StartError`] if a reader, a thread or a metric cannot be made.
     pub fn new(parts: ApiParts, config: ApiConfig) -> Result<Self, StartError> {
-        let _ = (parts, config);
-        todo!()
+        let log: Arc<[Box<dyn PartitionReader>]> = parts.log.into();
+        let readers = Readers::start(
+            config.reader_threads,
+            config.reads_queued_max,
+            &parts.read_model,
+            &log,
+        )?;
+        let shared = Arc::new(Shared {
+            http_metrics: HttpMetrics::register(&parts.registry)?,
+            commands: parts.commands,
+            read_model: parts.read_model,
+            projector: parts.projector,
+            log,
+            partition_of: parts.partition_of,
+            registry: parts.registry,
+            facts: parts.facts,
+            checks: parts.checks,
+            readers,
+            seal: Seal::of_log(&parts.log_id),
+            config,
+            request_ids: RequestIds::new(),
+            stopping: watch::Sender::new(false),
+        });
+        let router = router(Arc::clone(&shared));
+        Ok(Self { shared, router })
+    }
+
+    /// A clock for a connection opened now.
+    pub(crate) fn connection_clock(&self) -> ConnectionClock {
+        let config = &self.shared.config;
+        ConnectionClock::new(config.header_timeout, config.request_timeout)
+    }
+
+    /// Answers one request: routed, timed, counted, with its id.
+    pub(crate) async fn answer(
+        mut self,
+        mut request: Request,
+        clock: Arc<ConnectionClock>,
+    ) -> Response {
+        let started = Instant::now();
+        clock.begin_request(started);
+        let route = Route::of(request.uri().path());
+        let method = MethodLabel::of(request.method());
+        let request_id = match request_headers::request_id(request.headers()) {
+            Some(id) => id.clone(),
+            None => self.shared.request_ids.next(),
+        };
+        // Needed for problems alone, but the request is gone by then. Cloning a path copies no text.
+        let uri = request.uri().clone();
+        request.extensions_mut().insert(Arc::clone(&clock));
+
+        let mut answer = pin!(self.router.call(request));
+        let mut response = poll_fn(|context| {
+            if let Some(problem) = overdue(&clock) {
+                return Poll::Ready(problem.into_response());
+            }
+            answer.as_mut().poll(context).map(|answer| match answer {
+                Ok(response) => response,
+                Err(never) => match never {},
+            })
+        })
+        .await;
+
+        if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+            write_problem(&mut response, &problem, &uri, &request_id);
+        }
+        let status = response.status();
+        response.headers_mut().insert(X_REQUEST_ID, request_id);
+        let ended = Instant::now();
+        clock.end_request(ended);
+        self.shared
+            .http_metrics
+            .observe(route, method, status, ended - started);
+        response
+    }
+}
+
+/// What a request whose time is over is answered with.
+fn overdue(clock: &ConnectionClock) -> Option<Problem> {
+    match clock.phase() {
+        Phase::BodyOverdue => Some(Problem::new(
+            ProblemKind::RequestTimeout,
+            "the body took too long to arrive",
+        )),
+        Phase::WorkOverdue => Some(Problem::new(
+            ProblemKind::Timeout,
+            "a command may have been kept all the same: ask again with the same Idempotency-Key, or read the order",
+        )),
+        _ => None,
+    }
+}
+
+/// Fills the answer of a problem, here where the path and the request's id are known.
+#[cold]
+fn write_problem(response: &mut Response, problem: &Problem, uri: &Uri, request_id: &HeaderValue) {
+    let request_id = request_id.to_str().unwrap_or_default();
+    problem.log(request_id);
+    let mut json = Vec::new();
+    problem.write_json(uri.path(), request_id, &mut json);
+    *response.body_mut() = Body::from(json);
+    let kind = HeaderValue::from_static("application/problem+json");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    if let Some(after) = problem.retry_after() {
+        put_retry_after(response, after);
+    }
+    if let Some(version) = problem.current_version() {
+        response
+            .headers_mut()
+            .insert(ETAG, answer::entity_tag(version));
+    }
+}
+
+/// Ids for requests that come without one: unique within the process by a count, between processes by chance.
+#[derive(Debug)]
+struct RequestIds {
+    process: u64,
+    next: AtomicU64,
+}
+
+impl RequestIds {
+    fn new() -> Self {
+        let (process, _) = uuid::Uuid::now_v7().as_u64_pair();
+        let (_, random) = uuid::Uuid::now_v7().as_u64_pair();
+        Self {
+            process: process ^ random,
+            next: AtomicU64::new(0),
+        }
+    }
+
+    fn next(&self) -> HeaderValue {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let mut text = [0; 32];
+        hex(self.process, &mut text[..16]);
+        hex(number, &mut text[16..]);
+        let text = Bytes::copy_from_slice(&text);
+        HeaderValue::from_maybe_shared(text).expect("hexadecimal digits are printable")
+    }
+}
+
+fn hex(number: u64, into: &mut [u8]) {
+    for (place, digit) in into.iter_mut().rev().enumerate() {
+        *digit = b"0123456789abcdef"[(number >> (4 * place) & 15) as usize];
+    }
+}
+
+/// One request as its own connection: for tests, and for whoever brings a server of their own.
+impl<B> Service<axum::http::Request<B>> for Api
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<axum::BoxError>,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: axum::http::Request<B>) -> Self::Future {
+        let clock = Arc::new(self.connection_clock());
+        let answer = self.clone().answer(request.map(Body::new), clock);
+        Box::pin(async move { Ok(answer.await) })
     }
 }

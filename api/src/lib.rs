@@ -6,9 +6,31 @@
 
 #![forbid(unsafe_code)]
 
+mod answer;
 mod api;
+mod body;
+mod conditions;
 mod config;
+mod connection_clock;
+mod error;
+#[cfg(test)]
+mod golden;
+mod health;
+mod http_metrics;
+mod list;
+mod order_body;
+mod order_json;
+mod order_path;
+mod query;
+mod readers;
+mod reads;
+mod request_headers;
+mod route;
+mod router;
 mod serve;
+mod sync_token;
+mod time_text;
+mod writes;
 
 pub use api::{Api, ApiParts, Check, StartError};
 pub use config::ApiConfig;

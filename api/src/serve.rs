@@ -1,21 +1,213 @@
 //! The accept loop: connections capped, slow ones cut off, drained on shutdown within a bound.
+//!
+//! Its own loop, because `axum::serve` arms no timeout: a client that sends half a head would hold its connection for
+//! ever.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
-use tokio::net::TcpListener;
+use axum::body::Body;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
 
 use crate::Api;
+
+/// Most bytes of a request's head and of what is buffered of its body at once.
+const READ_BUFFER_BYTES: usize = 64 * 1024;
+/// How long to pause when the process has no descriptor left for a connection: others must end first.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How long a refused connection may take to read that it is refused.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
+/// What a connection above the cap is told.
+const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+    content-type: application/problem+json\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 175\r\n\r\n\
+    {\"type\":\"urn:order-service:problem:overloaded\",\"title\":\"The service is overloaded\",\"status\":503,\
+    \"code\":\"overloaded\",\"detail\":\"the service has as many connections as it takes\"}";
 
 /// Serves `api` on every listener until `shutdown` completes; then answers "not ready", takes no new connection, lets
 /// open requests finish within [`crate::ApiConfig::drain_timeout`], and returns.
 ///
 /// # Errors
-/// What the operating system said if a listener cannot accept any more.
+/// If a task that accepts connections panicked: a bug, reported as an error so that the process can end in order.
 pub async fn serve(
     listeners: Vec<TcpListener>,
     api: Api,
     shutdown: impl Future<Output = ()> + Send,
-) -> std::io::Result<()> {
-    let _ = (listeners, api, shutdown);
-    todo!()
+) -> io::Result<()> {
+    let slots = Arc::new(Semaphore::new(api.shared.config.connections_max));
+    let mut acceptors = JoinSet::new();
+    for listener in listeners {
+        acceptors.spawn(accept(listener, api.clone(), Arc::clone(&slots)));
+    }
+    let failed = {
+        let mut shutdown = pin!(shutdown);
+        poll_fn(|context| {
+            if shutdown.as_mut().poll(context).is_ready() {
+                return Poll::Ready(None);
+            }
+            acceptors.poll_join_next(context)
+        })
+        .await
+    };
+    api.shared.stop();
+    let deadline = tokio::time::Instant::now() + api.shared.config.drain_timeout;
+    let mut result = failed.unwrap_or(Ok(()));
+    // Every acceptor drains its own connections; when the time is over, what is open is cut off with its task.
+    let drained = tokio::time::timeout_at(deadline, async {
+        while let Some(ended) = acceptors.join_next().await {
+            result = result.and(ended);
+        }
+        result.map_err(io::Error::other)
+    });
+    drained.await.unwrap_or_else(|_| {
+        tracing::warn!(
+            "requests were still open when the time to drain was over; they are cut off"
+        );
+        Ok(())
+    })
+}
+
+/// Accepts until the service stops, then waits for the connections it accepted.
+async fn accept(listener: TcpListener, api: Api, slots: Arc<Semaphore>) {
+    let mut stopped = pin!(api.shared.stopped());
+    let mut connections = JoinSet::new();
+    loop {
+        let stream = tokio::select! {
+            biased;
+            () = &mut stopped => break,
+            // Ended connections are taken out as they end: the set holds the open ones alone.
+            Some(ended) = connections.join_next() => {
+                report(ended);
+                continue;
+            }
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) if is_of_one_connection(&error) => continue,
+                Err(error) => {
+                    tracing::warn!(%error, "no connection can be accepted for now");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            },
+        };
+        match Arc::clone(&slots).try_acquire_owned() {
+            Ok(slot) => drop(connections.spawn(serve_connection(stream, api.clone(), slot))),
+            Err(_) => drop(connections.spawn(refuse(stream))),
+        }
+    }
+    drop(listener);
+    while let Some(ended) = connections.join_next().await {
+        report(ended);
+    }
+}
+
+fn report(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a connection's task ended by a panic");
+    }
+}
+
+/// Whether an error of `accept` concerns the connection that was to be accepted, and not the listener.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset
+    )
+}
+
+/// Serves one connection until it ends, is too slow, or the service stops.
+async fn serve_connection(stream: TcpStream, api: Api, _slot: OwnedSemaphorePermit) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "the connection ended before it began");
+        return;
+    }
+    let clock = Arc::new(api.connection_clock());
+    let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
+        let answer = api
+            .clone()
+            .answer(request.map(Body::new), Arc::clone(&clock));
+        async move { Ok::<_, std::convert::Infallible>(answer.await) }
+    });
+    let mut connection = pin!(
+        http1::Builder::new()
+            .max_buf_size(READ_BUFFER_BYTES)
+            // The connection's clock does this job for heads, bodies and answers alike.
+            .header_read_timeout(None)
+            .pipeline_flush(true)
+            .serve_connection(TokioIo::new(stream), service)
+    );
+    let mut stopped = pin!(api.shared.stopped());
+    let mut timer = pin!(tokio::time::sleep(api.shared.config.header_timeout));
+    let mut stops = false;
+    let ended = poll_fn(|context| {
+        if !stops && stopped.as_mut().poll(context).is_ready() {
+            stops = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        loop {
+            if let Poll::Ready(ended) = connection.as_mut().poll(context) {
+                return Poll::Ready(ended);
+            }
+            let mut told = false;
+            // Only a timer that fires looks at the clock, and is then set to what the clock says.
+            while timer.as_mut().poll(context).is_ready() {
+                let now = Instant::now();
+                let left = clock.left(now);
+                if !left.is_zero() {
+                    timer.as_mut().reset((now + left).into());
+                } else if clock.expire(now) {
+                    timer.as_mut().reset((now + clock.left(now)).into());
+                    told = true;
+                } else {
+                    return Poll::Ready(Ok(()));
+                }
+            }
+            // A request that was told its time is over answers when it is polled again.
+            if !told {
+                return Poll::Pending;
+            }
+        }
+    });
+    if let Err(error) = ended.await {
+        tracing::debug!(%error, "a connection ended in an error");
+    }
+}
+
+/// Tells a connection above the cap to come back later.
+async fn refuse(mut stream: TcpStream) {
+    let told = tokio::time::timeout(REFUSAL_TIMEOUT, async {
+        stream.write_all(REFUSAL).await?;
+        stream.shutdown().await
+    });
+    if let Ok(Err(error)) = told.await {
+        tracing::debug!(%error, "a refused connection was gone before it was told");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_refusal_is_a_complete_answer() {
+        let text = std::str::from_utf8(REFUSAL).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(
+            head.contains(&format!("content-length: {}", body.len())),
+            "{}",
+            body.len()
+        );
+        let problem: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!(problem["code"], "overloaded");
+    }
 }

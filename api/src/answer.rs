@@ -1,0 +1,82 @@
+//! Answers and their headers, without formatting what is always the same.
+
+use axum::body::Body;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::response::Response;
+use bytes::Bytes;
+use order_domain::Version;
+
+use crate::sync_token::{Seal, SyncToken};
+
+pub(crate) const SYNC_TOKEN: HeaderName = HeaderName::from_static("sync-token");
+pub(crate) const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+pub(crate) const READ_MODEL_LAG: HeaderName = HeaderName::from_static("read-model-lag-seconds");
+pub(crate) const READ_MODEL_POSITION: HeaderName = HeaderName::from_static("read-model-position");
+pub(crate) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Headers of the largest ordinary answer: room for them is made at once.
+const HEADERS: usize = 10;
+
+/// An answer with a JSON body.
+pub(crate) fn json(status: StatusCode, json: impl Into<Bytes>) -> Response {
+    let mut response = Response::new(Body::from(json.into()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.reserve(HEADERS);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// An answer with plain text.
+pub(crate) fn text(status: StatusCode, text: impl Into<Bytes>) -> Response {
+    let mut response = Response::new(Body::from(text.into()));
+    *response.status_mut() = status;
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, plain);
+    response
+}
+
+/// Says which version of an order this is, and that a cache must ask before it shows it again.
+pub(crate) fn put_version(response: &mut Response, version: Version) {
+    let headers = response.headers_mut();
+    headers.insert(ETAG, entity_tag(version));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+}
+
+/// The strong entity tag of a version.
+pub(crate) fn entity_tag(version: Version) -> HeaderValue {
+    // Nearly every order has had one of these many events.
+    const COMMON: [&str; 10] = [
+        "\"0\"", "\"1\"", "\"2\"", "\"3\"", "\"4\"", "\"5\"", "\"6\"", "\"7\"", "\"8\"", "\"9\"",
+    ];
+    match COMMON.get(version.get() as usize) {
+        Some(text) => HeaderValue::from_static(text),
+        None => printable(format!("\"{version}\"")),
+    }
+}
+
+/// Says where in the log the answer is.
+pub(crate) fn put_sync_token(response: &mut Response, token: SyncToken, seal: Seal) {
+    let text = Bytes::copy_from_slice(&token.text(seal));
+    let value = HeaderValue::from_maybe_shared(text).expect("hexadecimal digits are printable");
+    response.headers_mut().insert(SYNC_TOKEN, value);
+}
+
+/// A header value of text made here from digits, letters and punctuation.
+pub(crate) fn printable(text: String) -> HeaderValue {
+    HeaderValue::from_maybe_shared(Bytes::from(text)).expect("the text is printable ASCII")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_is_the_version_in_quotes() {
+        for version in [0, 1, 9, 10, u32::MAX] {
+            assert_eq!(entity_tag(Version::new(version)), format!("\"{version}\""));
+        }
+    }
+}

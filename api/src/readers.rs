@@ -1,0 +1,333 @@
+//! The threads that read: SQLite and the log's maps may wait for a disk, and async workers must not.
+//!
+//! A thread that wakes takes all reads that have queued and serves the orders among them within one transaction: under
+//! load a wake-up, a transaction and its locks are shared by many reads, when idle a read waits for nobody.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, Sender, TrySendError};
+use order_domain::{OrderId, Version};
+use order_projector_workers::{
+    Offset, PartitionId, PartitionReader, Projection, ReadModel, ReadModelError, ReadModelReader,
+    ScanLimit,
+};
+use tokio::sync::oneshot;
+
+use crate::error::{Problem, ProblemKind};
+use crate::order_json;
+
+/// Most orders of one transaction: long enough to share its cost, short enough that a checkpoint of the WAL is not kept
+/// waiting.
+const BATCH_READS_MAX: usize = 256;
+/// What an order's JSON usually fits in, in bytes.
+const ORDER_JSON_BYTES: usize = 512;
+
+/// An order as a read found it.
+#[derive(Debug, Clone)]
+pub(crate) struct FoundOrder {
+    pub(crate) version: Version,
+    /// The JSON shown to clients.
+    pub(crate) json: Bytes,
+}
+
+/// What a read of one order found, and how fresh that is.
+#[derive(Debug, Clone)]
+pub(crate) struct OrderRead {
+    pub(crate) order: Option<FoundOrder>,
+    /// The checkpoint before the read: the row holds everything before it, at least.
+    pub(crate) position: Offset,
+    /// Age of the oldest event of the partition that is not in the rows, in milliseconds; 0 when all are.
+    pub(crate) lag_ms: u64,
+}
+
+/// A task for a thread that may wait for a disk.
+type Task = Box<dyn FnOnce(&mut ReadModelReader) + Send>;
+
+enum Job {
+    Order {
+        partition: PartitionId,
+        id: OrderId,
+        reply: oneshot::Sender<Result<OrderRead, Problem>>,
+    },
+    Task(Task),
+}
+
+/// The threads and the queue before them. Dropping it lets the threads finish what is queued and ends them.
+#[derive(Debug)]
+pub(crate) struct Readers {
+    queue: Option<Sender<Job>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Readers {
+    /// Starts the threads, named `reader-<n>`.
+    pub(crate) fn start(
+        threads: usize,
+        queued_max: usize,
+        read_model: &Arc<ReadModel>,
+        log: &Arc<[Box<dyn PartitionReader>]>,
+    ) -> Result<Self, crate::StartError> {
+        let (sender, receiver) = crossbeam_channel::bounded(queued_max.max(1));
+        let mut readers = Self {
+            queue: Some(sender),
+            threads: Vec::new(),
+        };
+        for number in 0..threads.max(1) {
+            let worker = Worker {
+                jobs: receiver.clone(),
+                rows: read_model.reader()?,
+                read_model: Arc::clone(read_model),
+                log: Arc::clone(log),
+            };
+            let thread = std::thread::Builder::new()
+                .name(format!("reader-{number}"))
+                .spawn(move || worker.run())?;
+            readers.threads.push(thread);
+        }
+        Ok(readers)
+    }
+
+    /// Reads one order.
+    pub(crate) async fn order(
+        &self,
+        partition: PartitionId,
+        id: OrderId,
+    ) -> Result<OrderRead, Problem> {
+        let (reply, answer) = oneshot::channel();
+        self.submit(Job::Order {
+            partition,
+            id,
+            reply,
+        })?;
+        answer.await.map_err(|_| lost())?
+    }
+
+    /// Runs `task` on a reading thread.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        task: impl FnOnce(&mut ReadModelReader) -> T + Send + 'static,
+    ) -> Result<T, Problem> {
+        let (reply, answer) = oneshot::channel();
+        self.submit(Job::Task(Box::new(move |rows| {
+            // The client may be gone: then nobody waits for the answer.
+            let _gone = reply.send(task(rows));
+        })))?;
+        answer.await.map_err(|_| lost())
+    }
+
+    fn submit(&self, job: Job) -> Result<(), Problem> {
+        let queue = self
+            .queue
+            .as_ref()
+            .expect("the queue is there until the drop");
+        queue.try_send(job).map_err(|error| match error {
+            TrySendError::Full(_) => Problem::new(
+                ProblemKind::Overloaded,
+                format!("{} reads are waiting", queue.len()),
+            ),
+            TrySendError::Disconnected(_) => lost(),
+        })
+    }
+}
+
+#[cold]
+fn lost() -> Problem {
+    Problem::internal("a reader thread ended with this read; its own report says why")
+}
+
+impl Drop for Readers {
+    fn drop(&mut self) {
+        drop(self.queue.take());
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a reader thread panicked outside of a read");
+            }
+        }
+    }
+}
+
+struct Worker {
+    jobs: Receiver<Job>,
+    rows: ReadModelReader,
+    read_model: Arc<ReadModel>,
+    log: Arc<[Box<dyn PartitionReader>]>,
+}
+
+impl Worker {
+    fn run(mut self) {
+        let mut batch = Batch::default();
+        while let Ok(job) = self.jobs.recv() {
+            let mut task = batch.take(job);
+            while task.is_none() && batch.ids.len() < BATCH_READS_MAX {
+                let Ok(job) = self.jobs.try_recv() else {
+                    break;
+                };
+                task = batch.take(job);
+            }
+            // A panic must cost the reads at hand, not all reads after them.
+            let read = catch_unwind(AssertUnwindSafe(|| {
+                self.read_batch(&mut batch);
+                if let Some(task) = task {
+                    task(&mut self.rows);
+                }
+            }));
+            if read.is_err() {
+                tracing::error!("a read panicked; the reader goes on with a new connection");
+                batch = Batch::default();
+                match self.read_model.reader() {
+                    Ok(rows) => self.rows = rows,
+                    Err(error) => tracing::error!(%error, "the reader keeps its old connection"),
+                }
+            }
+        }
+    }
+
+    fn read_batch(&mut self, batch: &mut Batch) {
+        if batch.ids.is_empty() {
+            return;
+        }
+        // Before the read: a row is at least as new as the checkpoint it is shown with.
+        for (partition, _) in &batch.ids {
+            let position = self
+                .read_model
+                .checkpoints()
+                .load(Projection::Orders, *partition);
+            batch.positions.push(position);
+        }
+        match self.rows.orders(&batch.ids) {
+            Ok(rows) => {
+                let now = now_micros();
+                let mut lags = Lags::new(&self.log, now);
+                let answers = batch.replies.drain(..).zip(rows).zip(&batch.ids);
+                for (((reply, row), (partition, _)), position) in answers.zip(&batch.positions) {
+                    let order = row.map(|row| {
+                        let mut json = Vec::with_capacity(ORDER_JSON_BYTES + row.lines.len());
+                        order_json::write_row(&row, &mut json);
+                        FoundOrder {
+                            version: row.version,
+                            json: Bytes::from(json),
+                        }
+                    });
+                    let read = OrderRead {
+                        order,
+                        position: *position,
+                        lag_ms: lags.of(*partition, *position),
+                    };
+                    // The client may be gone: then nobody waits for the answer.
+                    let _gone = reply.send(Ok(read));
+                }
+            }
+            Err(error) => {
+                for reply in batch.replies.drain(..) {
+                    let _gone = reply.send(Err(unreadable(&error)));
+                }
+            }
+        }
+        batch.clear();
+    }
+}
+
+/// A read model that cannot be read is the service's fault.
+pub(crate) fn unreadable(error: &ReadModelError) -> Problem {
+    Problem::internal(format!("the read model cannot be read: {error}"))
+}
+
+/// Orders to read together; the vectors are used again for the next batch.
+#[derive(Default)]
+struct Batch {
+    ids: Vec<(PartitionId, OrderId)>,
+    replies: Vec<oneshot::Sender<Result<OrderRead, Problem>>>,
+    positions: Vec<Offset>,
+}
+
+impl Batch {
+    /// Takes an order's read into the batch; gives a task back, which ends the batch.
+    fn take(&mut self, job: Job) -> Option<Task> {
+        match job {
+            Job::Order {
+                partition,
+                id,
+                reply,
+            } => {
+                self.ids.push((partition, id));
+                self.replies.push(reply);
+                None
+            }
+            Job::Task(task) => Some(task),
+        }
+    }
+
+    fn clear(&mut self) {
+        self.ids.clear();
+        self.replies.clear();
+        self.positions.clear();
+    }
+}
+
+/// Microseconds since the Unix epoch, as append times have them.
+pub(crate) fn now_micros() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+    })
+}
+
+/// How far each partition's rows are behind, asked once a batch and partition.
+struct Lags<'a> {
+    log: &'a [Box<dyn PartitionReader>],
+    now_micros: u64,
+    known: Vec<(PartitionId, Offset, u64)>,
+}
+
+impl<'a> Lags<'a> {
+    fn new(log: &'a [Box<dyn PartitionReader>], now_micros: u64) -> Self {
+        Self {
+            log,
+            now_micros,
+            known: Vec::new(),
+        }
+    }
+
+    /// Milliseconds since the append of the oldest record at or beyond `position`; 0 if there is none.
+    fn of(&mut self, partition: PartitionId, position: Offset) -> u64 {
+        let Some(reader) = self.log.get(partition.index()) else {
+            return 0;
+        };
+        if reader.durable_end() <= position {
+            return 0;
+        }
+        let known = self
+            .known
+            .iter()
+            .find(|known| (known.0, known.1) == (partition, position));
+        if let Some((.., lag)) = known {
+            return *lag;
+        }
+        let lag = appended_at(reader.as_ref(), position).map_or(0, |appended| {
+            self.now_micros.saturating_sub(appended) / 1000
+        });
+        self.known.push((partition, position, lag));
+        lag
+    }
+}
+
+/// Append time of the frame at `position`, if it can be read.
+pub(crate) fn appended_at(reader: &dyn PartitionReader, position: Offset) -> Option<u64> {
+    let mut appended = None;
+    let one = ScanLimit {
+        records: 1,
+        ..ScanLimit::NONE
+    };
+    let scan = reader.scan(position, one, &mut |frame| {
+        appended = Some(frame.appended_at.as_micros());
+        std::ops::ControlFlow::Break(())
+    });
+    if let Err(error) = scan {
+        tracing::debug!(%error, "the age of the oldest event not applied is unknown");
+    }
+    appended
+}

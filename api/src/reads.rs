@@ -1,0 +1,201 @@
+//! Reading one order: from the read model, as fresh as the client asks, never a false 404.
+//!
+//! What a read depends on is a place in the log (`Sync-Token`), a version (`min_version`), or, when the order is not
+//! there, everything that was in the log when it was missed. The read waits until the rows hold that; if they do not in
+//! time, the answer is 503 `read-model-behind`.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header::RETRY_AFTER;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::response::Response;
+use order_domain::{OrderId, Version};
+use order_projector_workers::{Offset, PartitionId, Projection};
+use serde::Deserialize;
+
+use crate::answer::{self, PREFERENCE_APPLIED, READ_MODEL_LAG, READ_MODEL_POSITION};
+use crate::api::Shared;
+use crate::conditions::known_versions;
+use crate::error::{Problem, ProblemKind};
+use crate::order_path::OrderPath;
+use crate::query;
+use crate::readers::{FoundOrder, OrderRead};
+use crate::request_headers::preferred_wait;
+use crate::sync_token::sync_tokens;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OrderQuery {
+    min_version: Option<u32>,
+}
+
+/// `GET /orders/:id`
+pub(crate) async fn order(
+    State(shared): State<Arc<Shared>>,
+    OrderPath(id): OrderPath,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let query: OrderQuery = query::parse(&uri)?;
+    let known = known_versions(&headers)?;
+    let wait = Wait::of(&shared, &headers);
+    let read = fresh_order(&shared, id, &headers, query.min_version, &wait).await?;
+    let Some(order) = read.order else {
+        return Err(Problem::new(
+            ProblemKind::OrderNotFound,
+            format!("there is no order {id}"),
+        ));
+    };
+    let not_modified = known.is_some_and(|tags| tags.weakly_match(order.version));
+    let mut response = if not_modified {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        response
+    } else {
+        answer::json(StatusCode::OK, order.json)
+    };
+    answer::put_version(&mut response, order.version);
+    let partition = (shared.partition_of)(id);
+    put_freshness(&mut response, partition, read.position, read.lag_ms);
+    wait.put_applied(&mut response);
+    Ok(response)
+}
+
+/// How long a read may wait.
+#[derive(Debug)]
+pub(crate) struct Wait {
+    /// The whole of it.
+    pub(crate) budget: Duration,
+    /// What the client preferred, as far as it is honoured.
+    preferred: Option<Duration>,
+}
+
+impl Wait {
+    /// What the client prefers, within the bound; the service's own patience otherwise.
+    pub(crate) fn of(shared: &Shared, headers: &HeaderMap) -> Self {
+        let preferred = preferred_wait(headers).map(|wait| wait.min(shared.config.prefer_wait_max));
+        Self {
+            budget: preferred.unwrap_or(shared.config.read_patience),
+            preferred,
+        }
+    }
+
+    /// Tells the client that its preference was honoured, and how far.
+    pub(crate) fn put_applied(&self, response: &mut Response) {
+        if let Some(wait) = self.preferred {
+            let applied = answer::printable(format!("wait={}", wait.as_secs()));
+            response.headers_mut().insert(PREFERENCE_APPLIED, applied);
+        }
+    }
+}
+
+/// How fresh the answer is: the age of the oldest event not in it, and up to which record of which partition all are.
+pub(crate) fn put_freshness(
+    response: &mut Response,
+    partition: PartitionId,
+    position: Offset,
+    lag_ms: u64,
+) {
+    let headers = response.headers_mut();
+    headers.insert(READ_MODEL_LAG, lag_header(lag_ms));
+    let position = answer::printable(format!("{partition}:{position}"));
+    headers.insert(READ_MODEL_POSITION, position);
+}
+
+/// Milliseconds as seconds.
+pub(crate) fn lag_header(lag_ms: u64) -> HeaderValue {
+    match lag_ms {
+        0 => HeaderValue::from_static("0"),
+        lag => answer::printable(format!("{}.{:03}", lag / 1000, lag % 1000)),
+    }
+}
+
+/// The order, as new as the request's tokens and `min_version` ask. An order that is missing in the answer does not
+/// exist: the read model has caught up with all that was visible in the log when it was missed.
+pub(crate) async fn fresh_order(
+    shared: &Shared,
+    id: OrderId,
+    headers: &HeaderMap,
+    min_version: Option<u32>,
+    wait: &Wait,
+) -> Result<OrderRead, Problem> {
+    let partition = (shared.partition_of)(id);
+    let min_version = Version::new(min_version.unwrap_or(0));
+    let mut deadline = None;
+    if headers.contains_key(answer::SYNC_TOKEN) {
+        let tokens = sync_tokens(headers, shared.seal)?;
+        let token = tokens.iter().filter(|token| token.partition == partition);
+        if let Some(end) = token.map(|token| token.end).max() {
+            catch_up(shared, partition, end, wait, &mut deadline).await?;
+        }
+    }
+    loop {
+        let read = shared.readers.order(partition, id).await?;
+        let version = read.order.as_ref().map(|order: &FoundOrder| order.version);
+        if version.is_some_and(|version| version >= min_version) {
+            return Ok(read);
+        }
+        // What was in the log when the order was missed, or found too old.
+        let seen = shared.durable_end(partition);
+        if read.position < seen {
+            catch_up(shared, partition, seen, wait, &mut deadline).await?;
+            continue;
+        }
+        let Some(version) = version else {
+            return Ok(read);
+        };
+        // All there is has been read, and the version is still to come. Only who asked to wait waits for that.
+        let next = Offset::new(seen.get().saturating_add(1));
+        let came = wait.preferred.is_some()
+            && catch_up(shared, partition, next, wait, &mut deadline)
+                .await
+                .is_ok();
+        if !came {
+            return Err(Problem::new(
+                ProblemKind::VersionNotReached,
+                format!("the order has version {version}, and no event is waiting"),
+            ));
+        }
+    }
+}
+
+/// Waits until the rows hold everything before `end`.
+pub(crate) async fn catch_up(
+    shared: &Shared,
+    partition: PartitionId,
+    end: Offset,
+    wait: &Wait,
+    deadline: &mut Option<Instant>,
+) -> Result<(), Problem> {
+    let checkpoints = shared.read_model.checkpoints();
+    let reached = checkpoints.load(Projection::Orders, partition);
+    if reached >= end {
+        return Ok(());
+    }
+    let now = Instant::now();
+    let deadline = *deadline.get_or_insert(now + wait.budget);
+    let left = deadline.saturating_duration_since(now);
+    let reached = checkpoints
+        .wait_for(Projection::Orders, partition, end, left)
+        .await;
+    if reached {
+        return Ok(());
+    }
+    Err(Problem::new(
+        ProblemKind::ReadModelBehind,
+        format!(
+            "the read model of partition {partition} has not reached what this read depends on within {} ms",
+            wait.budget.as_millis()
+        ),
+    ))
+}
+
+/// When to come back, as a header has it: whole seconds, at least one.
+pub(crate) fn put_retry_after(response: &mut Response, after: Duration) {
+    let seconds = after.as_millis().div_ceil(1000).max(1);
+    let value = answer::printable(seconds.to_string());
+    response.headers_mut().insert(RETRY_AFTER, value);
+}

@@ -1,0 +1,204 @@
+//! The paths of the service: one table for the router, the metrics and the tests.
+
+use axum::http::Method;
+
+macro_rules! routes {
+    ($($name:ident = $path:literal, $label:literal, $methods:expr;)+) => {
+        /// A path of the service, or none of them.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(crate) enum Route {
+            $(#[doc = $label] $name,)+
+            /// No path of the service: one label for all of them, so that a scan of paths makes no series.
+            Unmatched,
+        }
+
+        impl Route {
+            /// Every path with its methods.
+            pub(crate) const ALL: &'static [(Self, &'static [MethodLabel])] =
+                &[$((Self::$name, &$methods),)+];
+
+            /// The path as the router has it.
+            pub(crate) const fn path(self) -> &'static str {
+                match self { $(Self::$name => $path,)+ Self::Unmatched => "" }
+            }
+
+            /// The path as the metrics have it.
+            pub(crate) const fn label(self) -> &'static str {
+                match self { $(Self::$name => $label,)+ Self::Unmatched => "unmatched" }
+            }
+        }
+    };
+}
+
+use MethodLabel::{Delete, Get, Post};
+
+routes! {
+    Orders = "/orders", "/orders", [Get, Post];
+    Order = "/orders/{id}", "/orders/:id", [Get];
+    Confirm = "/orders/{id}/confirm", "/orders/:id/confirm", [Post];
+    Pay = "/orders/{id}/pay", "/orders/:id/pay", [Post];
+    Ship = "/orders/{id}/ship", "/orders/:id/ship", [Post];
+    Deliver = "/orders/{id}/deliver", "/orders/:id/deliver", [Post];
+    Cancel = "/orders/{id}/cancel", "/orders/:id/cancel", [Post];
+    Refund = "/orders/{id}/refund", "/orders/:id/refund", [Post];
+    Lines = "/orders/{id}/lines", "/orders/:id/lines", [Post];
+    Line = "/orders/{id}/lines/{line_id}", "/orders/:id/lines/:line_id", [Delete];
+    Livez = "/livez", "/livez", [Get];
+    Readyz = "/readyz", "/readyz", [Get];
+    Healthz = "/healthz", "/healthz", [Get];
+    Metrics = "/metrics", "/metrics", [Get];
+}
+
+/// How many labels of routes there are.
+pub(crate) const ROUTES: usize = Route::Unmatched as usize + 1;
+
+impl Route {
+    /// The route of a request's path: what the router would match, without asking it.
+    pub(crate) fn of(path: &str) -> Self {
+        let mut segments = path.strip_prefix('/').unwrap_or_default().split('/');
+        let first = segments.next().unwrap_or_default();
+        let rest = [
+            segments.next(),
+            segments.next(),
+            segments.next(),
+            segments.next(),
+        ];
+        match (first, rest) {
+            ("orders", rest) => Self::of_orders(rest),
+            ("livez", [None, ..]) => Self::Livez,
+            ("readyz", [None, ..]) => Self::Readyz,
+            ("healthz", [None, ..]) => Self::Healthz,
+            ("metrics", [None, ..]) => Self::Metrics,
+            _ => Self::Unmatched,
+        }
+    }
+
+    fn of_orders(rest: [Option<&str>; 4]) -> Self {
+        match rest {
+            [None, ..] => Self::Orders,
+            // The router has no empty parameter.
+            [Some(""), ..] | [_, _, Some(""), _] => Self::Unmatched,
+            [Some(_), None, ..] => Self::Order,
+            [Some(_), Some(step), None, _] => match step {
+                "confirm" => Self::Confirm,
+                "pay" => Self::Pay,
+                "ship" => Self::Ship,
+                "deliver" => Self::Deliver,
+                "cancel" => Self::Cancel,
+                "refund" => Self::Refund,
+                "lines" => Self::Lines,
+                _ => Self::Unmatched,
+            },
+            [Some(_), Some("lines"), Some(_), None] => Self::Line,
+            _ => Self::Unmatched,
+        }
+    }
+}
+
+/// A method as the metrics have it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MethodLabel {
+    Get,
+    Post,
+    Delete,
+    Head,
+    Put,
+    Patch,
+    Options,
+    /// Any other: one label, so that made-up methods make no series.
+    Other,
+}
+
+/// How many labels of methods there are.
+pub(crate) const METHODS: usize = MethodLabel::Other as usize + 1;
+
+impl MethodLabel {
+    /// The label of a request's method.
+    pub(crate) fn of(method: &Method) -> Self {
+        match *method {
+            Method::GET => Self::Get,
+            Method::POST => Self::Post,
+            Method::DELETE => Self::Delete,
+            Method::HEAD => Self::Head,
+            Method::PUT => Self::Put,
+            Method::PATCH => Self::Patch,
+            Method::OPTIONS => Self::Options,
+            _ => Self::Other,
+        }
+    }
+
+    /// The label's text.
+    pub(crate) const fn label(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+            Self::Delete => "DELETE",
+            Self::Head => "HEAD",
+            Self::Put => "PUT",
+            Self::Patch => "PATCH",
+            Self::Options => "OPTIONS",
+            Self::Other => "_OTHER",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A router that answers with the label of the route that matched.
+    async fn matched(path: &str) -> Option<&'static str> {
+        use axum::extract::MatchedPath;
+        use tower::ServiceExt;
+        let mut router = axum::Router::new().fallback(async || "");
+        for (route, _) in Route::ALL {
+            router = router.route(
+                route.path(),
+                axum::routing::any(async |path: MatchedPath| path.as_str().to_owned()),
+            );
+        }
+        let request = axum::http::Request::get(path)
+            .body(axum::body::Body::empty())
+            .ok()?;
+        let response = router.oneshot(request).await.ok()?;
+        let body = axum::body::to_bytes(response.into_body(), 1000)
+            .await
+            .ok()?;
+        let found = Route::ALL
+            .iter()
+            .find(|(route, _)| route.path().as_bytes() == body);
+        Some(found.map_or(Route::Unmatched, |(route, _)| *route).label())
+    }
+
+    #[test]
+    fn labels_are_the_routers_paths_with_colons() {
+        for (route, _) in Route::ALL {
+            let label = route.path().replace('{', ":").replace('}', "");
+            assert_eq!(route.label(), label);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_label_is_of_the_route_that_the_router_matches(
+            segments in proptest::collection::vec(
+                prop_oneof![
+                    Just("orders"), Just("bulk"), Just("confirm"), Just("pay"), Just("ship"), Just("deliver"),
+                    Just("cancel"), Just("refund"), Just("lines"), Just("events"), Just("livez"),
+                    Just("readyz"), Just("healthz"), Just("metrics"), Just("7"), Just(""),
+                    Just("projections"), Just("pause"), Just("resume"), Just("outbox"), Just("dead"),
+                    Just("redrive"), Just("docs"), Just("openapi.json"), Just("orders"), Just("orders"),
+                ],
+                1..6,
+            )
+        ) {
+            let path = format!("/{}", segments.join("/"));
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            if let Some(label) = runtime.block_on(matched(&path)) {
+                prop_assert_eq!(Route::of(&path).label(), label, "{}", path);
+            }
+        }
+    }
+}

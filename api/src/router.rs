@@ -1,0 +1,53 @@
+//! Which handler answers which path.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::{Method, Uri};
+use axum::routing::{delete, get, post};
+
+use crate::api::Shared;
+use crate::error::{Problem, ProblemKind};
+use crate::route::Route;
+use crate::{health, list, reads, writes};
+
+pub(crate) fn router(shared: Arc<Shared>) -> Router {
+    let routes = [
+        (Route::Orders, post(writes::place).get(list::orders)),
+        (Route::Order, get(reads::order)),
+        (Route::Confirm, post(writes::confirm)),
+        (Route::Pay, post(writes::pay)),
+        (Route::Ship, post(writes::ship)),
+        (Route::Deliver, post(writes::deliver)),
+        (Route::Cancel, post(writes::cancel)),
+        (Route::Refund, post(writes::refund)),
+        (Route::Lines, post(writes::add_line)),
+        (Route::Line, delete(writes::remove_line)),
+        (Route::Livez, get(health::livez)),
+        (Route::Healthz, get(health::livez)),
+        (Route::Readyz, get(health::readyz)),
+        (Route::Metrics, get(health::metrics)),
+    ];
+    let mut router = Router::new();
+    for (route, handlers) in routes {
+        router = router.route(route.path(), handlers);
+    }
+    router
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .with_state(shared)
+}
+
+async fn not_found(uri: Uri) -> Problem {
+    Problem::new(
+        ProblemKind::NotFound,
+        format!("nothing is at {}", uri.path()),
+    )
+}
+
+async fn method_not_allowed(method: Method) -> Problem {
+    Problem::new(
+        ProblemKind::MethodNotAllowed,
+        format!("{method} is not allowed here"),
+    )
+}
