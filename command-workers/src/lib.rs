@@ -5,9 +5,16 @@
 
 #![forbid(unsafe_code)]
 
+mod decider;
 mod error;
+mod hash;
+mod history;
+mod metrics;
+mod order_ids;
 mod request;
 mod snapshots;
+mod tail;
+mod worker;
 mod workers;
 
 pub use error::CommandError;

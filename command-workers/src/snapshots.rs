@@ -31,14 +31,20 @@ pub struct IdempotencyEntry {
 pub struct SnapshotError(pub String);
 
 /// What a command worker asks of the read model, for its own partition. Owned by the worker's thread.
+///
+/// A worker forgets what is before the checkpoint, so decisions are only as true as this: `order` and `idempotency`
+/// answer as of the last told checkpoint or later. An older read model may take a newer one's place only if it tells its
+/// checkpoint before it answers anything else; the worker then reads the log again from there.
 pub trait Snapshots: Send {
-    /// The `orders` projection's checkpoint: every record before it is in the rows. Cheap: read before each batch.
+    /// The `orders` projection's checkpoint: every record before it is in the rows, committed. Cheap: read before each
+    /// batch.
     fn checkpoint(&self) -> Offset;
 
     /// The order at the checkpoint, or at a later one.
     ///
     /// # Errors
-    /// [`SnapshotError`] if the read model cannot be read.
+    /// [`SnapshotError`] if the read model cannot be read, or has set the order aside: its row is then not what the log
+    /// says.
     fn order(&mut self, id: OrderId) -> Result<Option<OrderSnapshot>, SnapshotError>;
 
     /// What a key was used for at the checkpoint. `key_digest` is

@@ -1,11 +1,25 @@
 //! The workers' door: start them, submit commands, stop them.
 
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-use order_log::{EventLog, LogError, PartitionId};
+use crossbeam_channel::{Receiver, Sender, TrySendError};
+use order_domain::Idempotency;
+use order_log::{EventLog, LogError, PartitionId, PartitionWriter};
 use order_partitioner::Partitioner;
+use tokio::sync::oneshot;
 
-use crate::{CommandError, CommandOutcome, CommandRequest, Snapshots};
+use crate::decider::{Answer, Decider, Work};
+use crate::metrics::{Ending, Metrics, PartitionMetrics, QueueDepth};
+use crate::order_ids::{OrderIds, partition_of};
+use crate::worker::{Message, Unavailable, Worker, WorkerConfig};
+use crate::{CommandError, CommandOutcome, CommandRequest, Snapshots, Target};
+
+/// When a client of a full queue is to come back: the queue drains within milliseconds, and HTTP counts in seconds.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// How the workers behave.
 #[derive(Debug, Clone)]
@@ -23,16 +37,79 @@ pub struct CommandWorkersConfig {
     pub idempotency_retention: Duration,
 }
 
-/// The write side: cheap to clone, shared by all requests.
+/// The write side: cheap to clone, shared by all requests. Dropping the last one without [`CommandWorkers::stop`] ends
+/// the threads behind it.
 #[derive(Debug, Clone)]
-pub struct CommandWorkers {}
+pub struct CommandWorkers {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    partitioner: Partitioner,
+    ids: OrderIds,
+    lanes: Arc<Lanes>,
+    stage: Stage,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What submitters and the scrape know of the workers, by partition.
+#[derive(Debug)]
+pub(crate) struct Lanes(Vec<Lane>);
+
+#[derive(Debug)]
+struct Lane {
+    partition: PartitionId,
+    queue: Sender<Message>,
+    /// For what is left in the queue after its worker has ended.
+    leftovers: Receiver<Message>,
+    unavailable: Arc<Unavailable>,
+    /// Whether there is a worker: not for a partition that cannot be written.
+    staffed: bool,
+    metrics: PartitionMetrics,
+}
+
+impl Lanes {
+    /// How many commands wait.
+    pub(crate) fn depths(&self) -> impl Iterator<Item = (PartitionId, usize)> {
+        self.0.iter().map(|lane| (lane.partition, lane.queue.len()))
+    }
+}
+
+impl Lane {
+    /// An answer that did not need the worker.
+    fn refuse(&self, error: CommandError) -> Answer {
+        let answer = Err(error);
+        self.metrics.count(Ending::of(&answer), 1);
+        answer
+    }
+
+    /// Tells everyone in the queue of a worker that has ended.
+    fn turn_away(&self) {
+        for message in self.leftovers.try_iter() {
+            match message {
+                // A client that went away needs no answer.
+                Message::Command(_, reply) => drop(reply.send(Err(CommandError::Stopping))),
+                Message::Stop => {}
+            }
+        }
+    }
+}
 
 impl CommandWorkers {
     /// Takes every partition's writer from `log` and starts a thread each, named `command-<p>`. `snapshots` makes one
     /// port a partition.
     ///
+    /// A partition serves once its worker has read the log from the read model's checkpoint on; until then
+    /// [`CommandWorkers::unavailable`] names it. A partition that cannot be written, being damaged for example, does not
+    /// keep the others from serving.
+    ///
     /// # Errors
-    /// [`LogError`] if a writer cannot be taken.
+    /// [`LogError`] if a writer was taken before, a partition cannot be read, or a thread cannot be started.
+    ///
+    /// # Panics
+    /// If `partitioner` and `log` have different counts of partitions, if a limit of `config` is 0, or if `registry` has
+    /// metrics of these names: each is a mistake of whoever wires the rooms together.
     pub fn start(
         log: &dyn EventLog,
         partitioner: Partitioner,
@@ -40,28 +117,257 @@ impl CommandWorkers {
         config: CommandWorkersConfig,
         registry: &prometheus::Registry,
     ) -> Result<Self, LogError> {
-        let _ = (log, partitioner, snapshots, config, registry);
-        todo!()
+        assert_eq!(
+            partitioner.partitions(),
+            log.partition_count(),
+            "the partitioner is for another count of partitions than the log"
+        );
+        assert!(config.queue_commands_max > 0, "queue_commands_max is 0");
+        assert!(config.batch_commands_max > 0, "batch_commands_max is 0");
+        let batch_commands_max = if config.group_commit {
+            config.batch_commands_max
+        } else {
+            1
+        };
+        let metrics = Metrics::register(registry, batch_commands_max)
+            .expect("the registry has no metrics of these names yet");
+        let mut lanes = Vec::new();
+        let mut workers = Vec::new();
+        for partition in (0..partitioner.partitions()).map(PartitionId::new) {
+            let (queue, leftovers) = crossbeam_channel::bounded(config.queue_commands_max);
+            let unavailable = Arc::<Unavailable>::default();
+            let metrics = metrics.partition(partition);
+            let staffed = match take_writer(log, partition)? {
+                Ok(writer) => {
+                    let decider = Decider::new(
+                        partition,
+                        log.payload_format(),
+                        u64::try_from(config.idempotency_retention.as_micros()).unwrap_or(u64::MAX),
+                        config.lag_events_max,
+                        snapshots(partition),
+                        log.reader(partition)?,
+                    );
+                    let config = WorkerConfig {
+                        partition,
+                        batch_commands_max,
+                    };
+                    workers.push(Worker::new(
+                        config,
+                        leftovers.clone(),
+                        writer,
+                        decider,
+                        metrics.clone(),
+                        Arc::clone(&unavailable),
+                    ));
+                    true
+                }
+                Err(cause) => {
+                    tracing::error!(%partition, cause, "the partition takes no writes");
+                    unavailable.set(Some(cause));
+                    false
+                }
+            };
+            lanes.push(Lane {
+                partition,
+                queue,
+                leftovers,
+                unavailable,
+                staffed,
+                metrics,
+            });
+        }
+        let lanes = Arc::new(Lanes(lanes));
+        QueueDepth::register(registry, Arc::downgrade(&lanes))
+            .expect("the registry has no metric of this name yet");
+        // Dropped if a thread cannot be started, which ends those before it.
+        let inner = Arc::new(Inner {
+            partitioner,
+            ids: OrderIds::new(),
+            lanes,
+            stage: Stage::default(),
+            threads: Mutex::default(),
+        });
+        for worker in workers {
+            let name = worker.name();
+            let thread = std::thread::Builder::new()
+                .name(name.clone())
+                .spawn(move || worker.run())
+                .map_err(|source| LogError::Io {
+                    action: "start the thread",
+                    path: PathBuf::from(name),
+                    source,
+                })?;
+            inner
+                .threads
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(thread);
+        }
+        Ok(Self { inner })
     }
 
-    /// Runs one command; returns when it is acknowledged or refused.
+    /// Runs one command; returns when it is acknowledged or refused. An acknowledged command is as durable as the log's
+    /// mode says. Dropping the future takes a command back only if its worker has not begun it.
     ///
     /// # Errors
     /// [`CommandError`]; see there what each means for the log.
     pub async fn submit(&self, request: CommandRequest) -> Result<CommandOutcome, CommandError> {
-        let _ = request;
-        todo!()
+        let inner = &*self.inner;
+        let (partition, work) = inner.route(request)?;
+        let lane = &inner.lanes.0[partition.index()];
+        if inner.stage.is_stopping() {
+            return lane.refuse(CommandError::Stopping);
+        }
+        if !lane.staffed {
+            return lane.refuse(CommandError::PartitionUnavailable {
+                partition,
+                cause: lane.unavailable.cause().unwrap_or_default(),
+            });
+        }
+        let (reply, answer) = oneshot::channel();
+        match lane.queue.try_send(Message::Command(work, reply)) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => {
+                return lane.refuse(CommandError::Overloaded {
+                    partition,
+                    depth: lane.queue.len(),
+                    retry_after: RETRY_AFTER,
+                });
+            }
+            Err(TrySendError::Disconnected(_)) => return lane.refuse(CommandError::Stopping),
+        }
+        if inner.stage.is_over() {
+            lane.turn_away();
+        }
+        answer.await.unwrap_or_else(|_| {
+            Err(CommandError::OutcomeUnknown {
+                partition,
+                cause: "its worker ended without an answer".to_owned(),
+            })
+        })
     }
 
     /// Refuses new commands, works off what is queued, syncs, closes the writers and joins the threads. Bounded by the
     /// queues' length.
     pub fn stop(&self) {
-        todo!()
+        let inner = &*self.inner;
+        inner.stage.stop();
+        let mut threads = inner.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        if threads.is_empty() {
+            return;
+        }
+        for lane in inner.lanes.0.iter().filter(|lane| lane.staffed) {
+            // Waits for room in a full queue; the worker makes it. There is a receiver: the lane's own.
+            drop(lane.queue.send(Message::Stop));
+        }
+        for thread in threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a command worker ended by a panic");
+            }
+        }
+        inner.stage.end();
+        for lane in &inner.lanes.0 {
+            lane.turn_away();
+        }
     }
 
     /// Which partitions take no writes, and why.
     #[must_use]
     pub fn unavailable(&self) -> Vec<(PartitionId, String)> {
-        todo!()
+        let lanes = self.inner.lanes.0.iter();
+        lanes
+            .filter_map(|lane| Some((lane.partition, lane.unavailable.cause()?)))
+            .collect()
+    }
+}
+
+/// The writer of a partition, or why it takes no writes.
+///
+/// # Errors
+/// What is wrong with the wiring and not with the partition.
+fn take_writer(
+    log: &dyn EventLog,
+    partition: PartitionId,
+) -> Result<Result<Box<dyn PartitionWriter>, String>, LogError> {
+    let status = log.status();
+    let mut causes = status
+        .into_iter()
+        .filter(|status| status.partition == partition)
+        .filter_map(|status| status.unwritable);
+    match (log.writer(partition), causes.next()) {
+        (Ok(_), Some(cause)) => Ok(Err(cause)),
+        (Ok(writer), None) => Ok(Ok(writer)),
+        (
+            Err(
+                error @ (LogError::WriterTaken(_)
+                | LogError::NoSuchPartition(_)
+                | LogError::ReadOnly),
+            ),
+            _,
+        ) => Err(error),
+        (Err(error), _) => Ok(Err(error.to_string())),
+    }
+}
+
+impl Inner {
+    /// Which partition a command is for, and all that can be worked out before its worker's turn.
+    fn route(&self, request: CommandRequest) -> Result<(PartitionId, Work), CommandError> {
+        let key = request
+            .idempotency
+            .as_ref()
+            .map(|idempotency| &idempotency.key);
+        let (partition, id, scope) = match (request.target, key) {
+            (Target::Existing(id), _) => (partition_of(self.partitioner, id), id, Some(id)),
+            (Target::New, None) => {
+                let id = self.ids.draw();
+                (partition_of(self.partitioner, id), id, None)
+            }
+            (Target::New, Some(key)) => {
+                let partition = self.partitioner.partition_of(key.as_bytes());
+                let id = self
+                    .ids
+                    .draw_in(self.partitioner, partition)
+                    .ok_or_else(|| CommandError::Internal {
+                        partition: PartitionId::new(partition),
+                        cause: "no order id falls into this partition".to_owned(),
+                    })?;
+                (partition, id, None)
+            }
+        };
+        let work = Work {
+            id,
+            key: key.map(|key| Idempotency::digest(key, scope)),
+            request,
+        };
+        Ok((PartitionId::new(partition), work))
+    }
+}
+
+/// Running, stopping, over: forward only.
+///
+/// A command can slip into a queue behind its worker's end. Whoever puts one there looks at the stage afterwards, and
+/// whoever ends the stage empties the queues afterwards; all of it is sequentially consistent, so at least one of the two
+/// sees the other, and the command is turned away and not forgotten.
+#[derive(Debug, Default)]
+struct Stage(AtomicU8);
+
+impl Stage {
+    const STOPPING: u8 = 1;
+    const OVER: u8 = 2;
+
+    fn stop(&self) {
+        self.0.fetch_max(Self::STOPPING, Ordering::SeqCst);
+    }
+
+    fn end(&self) {
+        self.0.fetch_max(Self::OVER, Ordering::SeqCst);
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.0.load(Ordering::SeqCst) >= Self::STOPPING
+    }
+
+    fn is_over(&self) -> bool {
+        self.0.load(Ordering::SeqCst) >= Self::OVER
     }
 }
