@@ -4,13 +4,13 @@
 //! changes no byte. A layout that was ever written is kept and decodes for ever; a change is a new layout with the next
 //! schema number and an upcast from the one before.
 
+mod binary;
 mod stored;
+#[cfg(test)]
+mod tests;
 
 use std::borrow::Cow;
 
-use bincode::config;
-use bincode::enc::write::Writer;
-use bincode::error::EncodeError;
 use serde::{Deserialize, Serialize};
 
 use crate::{Event, EventContext, EventKind, RecordedEvent};
@@ -202,17 +202,17 @@ pub fn decode(header: RecordHeader, bytes: &[u8]) -> Result<RecordedEvent<'_>, C
     let codec = Codec::from_number(header.codec).ok_or(CodecError::UnknownCodec(header.codec))?;
     let kind = EventKind::from_number(header.event_type)
         .ok_or(CodecError::UnknownEvent(header.event_type))?;
-    let recorded = match (kind, header.schema) {
-        (EventKind::OrderPlaced, 1) => read::<v1::OrderPlaced<'_>>(codec, bytes),
-        (EventKind::OrderPlaced, 2) => read::<v2::OrderPlaced<'_>>(codec, bytes),
-        (EventKind::LineAdded, 1) => read::<v1::LineAdded<'_>>(codec, bytes),
-        (EventKind::LineRemoved, 1) => read::<v1::LineRemoved<'_>>(codec, bytes),
-        (EventKind::OrderConfirmed, 1) => read::<v1::OrderConfirmed<'_>>(codec, bytes),
-        (EventKind::OrderPaid, 1) => read::<v1::OrderPaid<'_>>(codec, bytes),
-        (EventKind::OrderShipped, 1) => read::<v1::OrderShipped<'_>>(codec, bytes),
-        (EventKind::OrderDelivered, 1) => read::<v1::OrderDelivered<'_>>(codec, bytes),
-        (EventKind::OrderRefunded, 1) => read::<v1::OrderRefunded<'_>>(codec, bytes),
-        (EventKind::OrderCancelled, 1) => read::<v1::OrderCancelled<'_>>(codec, bytes),
+    match (kind, header.schema) {
+        (EventKind::OrderPlaced, 1) => read::<v1::OrderPlaced<'_>>(codec, kind, bytes),
+        (EventKind::OrderPlaced, 2) => read::<v2::OrderPlaced<'_>>(codec, kind, bytes),
+        (EventKind::LineAdded, 1) => read::<v1::LineAdded<'_>>(codec, kind, bytes),
+        (EventKind::LineRemoved, 1) => read::<v1::LineRemoved<'_>>(codec, kind, bytes),
+        (EventKind::OrderConfirmed, 1) => read::<v1::OrderConfirmed<'_>>(codec, kind, bytes),
+        (EventKind::OrderPaid, 1) => read::<v1::OrderPaid<'_>>(codec, kind, bytes),
+        (EventKind::OrderShipped, 1) => read::<v1::OrderShipped<'_>>(codec, kind, bytes),
+        (EventKind::OrderDelivered, 1) => read::<v1::OrderDelivered<'_>>(codec, kind, bytes),
+        (EventKind::OrderRefunded, 1) => read::<v1::OrderRefunded<'_>>(codec, kind, bytes),
+        (EventKind::OrderCancelled, 1) => read::<v1::OrderCancelled<'_>>(codec, kind, bytes),
         (
             EventKind::OrderPlaced
             | EventKind::LineAdded
@@ -224,53 +224,57 @@ pub fn decode(header: RecordHeader, bytes: &[u8]) -> Result<RecordedEvent<'_>, C
             | EventKind::OrderRefunded
             | EventKind::OrderCancelled,
             schema,
-        ) => return Err(CodecError::UnknownSchema { kind, schema }),
-    };
-    recorded.map_err(|reason| CodecError::Malformed { kind, reason })
+        ) => Err(CodecError::UnknownSchema { kind, schema }),
+    }
 }
 
 fn write(codec: Codec, buffer: &mut Vec<u8>, layout: &impl Serialize) {
     match codec {
-        Codec::Bincode => {
-            bincode::serde::encode_into_writer(layout, Appender(buffer), config::standard())
-                .expect("a Vec takes every byte, and no layout has a value without an encoding");
-        }
+        Codec::Bincode => binary::write(buffer, layout),
         Codec::Json => serde_json::to_writer(buffer, layout)
             .expect("a Vec takes every byte, and every map of a layout has strings as keys"),
     }
 }
 
-struct Appender<'a>(&'a mut Vec<u8>);
-
-impl Writer for Appender<'_> {
-    fn write(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
-        self.0.extend_from_slice(bytes);
-        Ok(())
+fn read<'a, T>(
+    codec: Codec,
+    kind: EventKind,
+    bytes: &'a [u8],
+) -> Result<RecordedEvent<'a>, CodecError>
+where
+    T: Stored<'a> + binary::Read<'a> + Deserialize<'a>,
+{
+    if bytes.len() > RECORD_BYTES_MAX {
+        let reason = format!(
+            "{} bytes, at most {RECORD_BYTES_MAX} are possible",
+            bytes.len()
+        );
+        return Err(CodecError::Malformed { kind, reason });
+    }
+    // A layout is large: each branch turns its own into the record, so that none is copied to where the branches meet.
+    match codec {
+        Codec::Bincode => recorded(kind, binary::read::<T>(bytes)),
+        Codec::Json => recorded(kind, serde_json::from_slice::<T>(bytes)),
     }
 }
 
-fn read<'a, T: Deserialize<'a> + Stored<'a>>(
-    codec: Codec,
-    bytes: &'a [u8],
-) -> Result<RecordedEvent<'a>, String> {
-    if bytes.len() > RECORD_BYTES_MAX {
-        return Err(format!(
-            "it is {} bytes long, at most {RECORD_BYTES_MAX} are possible",
-            bytes.len()
-        ));
-    }
-    let layout: T = match codec {
-        Codec::Bincode => {
-            // The limit also bounds what a length inside the bytes can make bincode allocate.
-            let config = config::standard().with_limit::<RECORD_BYTES_MAX>();
-            let (layout, length) = bincode::serde::borrow_decode_from_slice(bytes, config)
-                .map_err(|error| error.to_string())?;
-            if length < bytes.len() {
-                return Err(format!("{} bytes follow its end", bytes.len() - length));
-            }
-            layout
+#[inline]
+fn recorded<'a>(
+    kind: EventKind,
+    layout: Result<impl Stored<'a>, impl ToString>,
+) -> Result<RecordedEvent<'a>, CodecError> {
+    let layout = match layout {
+        Ok(layout) => layout,
+        Err(error) => {
+            let reason = error.to_string();
+            return Err(CodecError::Malformed { kind, reason });
         }
-        Codec::Json => serde_json::from_slice(bytes).map_err(|error| error.to_string())?,
     };
-    layout.recorded()
+    match layout.event() {
+        Ok((event, context)) => Ok(RecordedEvent {
+            event,
+            context: context.map(v1::Context::context).unwrap_or_default(),
+        }),
+        Err(reason) => Err(CodecError::Malformed { kind, reason }),
+    }
 }

@@ -11,12 +11,15 @@ use std::borrow::Cow;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::{Amount, Currency, Metadata, RecordedEvent};
+use crate::{Amount, Currency, Event, Metadata};
+
+/// What a layout holds: the newest event, and where it came from.
+pub(super) type Parts<'a> = (Event<'a>, Option<v1::Context<'a>>);
 
 /// A layout that can be read: it becomes the newest event.
 pub(super) trait Stored<'a> {
     /// The event, with every value checked; `Err` says which is not of this domain.
-    fn recorded(self) -> Result<RecordedEvent<'a>, String>;
+    fn event(self) -> Result<Parts<'a>, String>;
 }
 
 /// Defines a stored struct: fields in the order of their bytes.
@@ -47,6 +50,17 @@ macro_rules! layout {
                     }
                 )+
                 out.end()
+            }
+        }
+
+        impl<$a> $crate::codec::binary::Read<$a> for $name<$a> {
+            #[inline(always)]
+            fn read(
+                decoder: &mut $crate::codec::binary::BytesDecoder<$a>,
+            ) -> Result<Self, bincode::error::DecodeError> {
+                Ok(Self {
+                    $($field: $crate::codec::binary::Read::read(decoder)?,)+
+                })
             }
         }
     };
@@ -95,7 +109,7 @@ impl<'a> From<&'a str> for Text<'a> {
 /// An amount: 0 to `i64::MAX`.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(transparent)]
-pub(super) struct MinorUnits(u64);
+pub(super) struct MinorUnits(pub(super) u64);
 
 impl From<Amount> for MinorUnits {
     fn from(amount: Amount) -> Self {
@@ -114,7 +128,7 @@ impl MinorUnits {
 
 /// A currency's three letters: as bytes without a length, or as text.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct CurrencyCode(Currency);
+pub(super) struct CurrencyCode(pub(super) Currency);
 
 impl From<Currency> for CurrencyCode {
     fn from(currency: Currency) -> Self {
@@ -145,12 +159,20 @@ impl<'de> Deserialize<'de> for CurrencyCode {
 
 /// A digest: as 16 bytes without a length, or as 32 hexadecimal digits.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Fingerprint([u8; 16]);
+pub(super) struct Fingerprint(pub(super) [u8; 16]);
+
+const HEX_DIGITS: &[u8; 16] = b"0123456789abcdef";
 
 impl Serialize for Fingerprint {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         if serializer.is_human_readable() {
-            format!("{:032x}", u128::from_be_bytes(self.0)).serialize(serializer)
+            let mut digits = [0; 32];
+            for (pair, byte) in digits.as_chunks_mut::<2>().0.iter_mut().zip(self.0) {
+                *pair = [byte >> 4, byte & 0xf].map(|digit| HEX_DIGITS[usize::from(digit)]);
+            }
+            std::str::from_utf8(&digits)
+                .expect("hexadecimal digits are ASCII")
+                .serialize(serializer)
         } else {
             self.0.serialize(serializer)
         }

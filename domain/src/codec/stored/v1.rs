@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 
-use super::{CurrencyCode, Fingerprint, Lines, MinorUnits, Stored, Text, layout, v2};
+use super::{CurrencyCode, Fingerprint, Lines, MinorUnits, Parts, Stored, Text, layout, v2};
 use crate::{
     Event, EventContext, Idempotency as DomainIdempotency, Line as DomainLine, LineId, Quantity,
-    RecordedEvent, Sku,
+    Sku,
 };
 
 layout! {
@@ -134,77 +134,87 @@ layout! {
 }
 
 impl<'a> Stored<'a> for OrderPlaced<'a> {
-    fn recorded(self) -> Result<RecordedEvent<'a>, String> {
-        v2::OrderPlaced::from(self).recorded()
+    #[inline(always)]
+    fn event(self) -> Result<Parts<'a>, String> {
+        v2::OrderPlaced::from(self).event()
     }
 }
 
 impl<'a> Stored<'a> for LineAdded<'a> {
-    fn recorded(self) -> Result<RecordedEvent<'a>, String> {
+    #[inline(always)]
+    fn event(self) -> Result<Parts<'a>, String> {
         let line = self.line.line()?;
-        Ok(recorded(Event::LineAdded { line }, self.context))
+        Ok((Event::LineAdded { line }, self.context))
     }
 }
 
 impl<'a> Stored<'a> for LineRemoved<'a> {
-    fn recorded(self) -> Result<RecordedEvent<'a>, String> {
+    #[inline(always)]
+    fn event(self) -> Result<Parts<'a>, String> {
         let line = self.line.line()?;
-        Ok(recorded(Event::LineRemoved { line }, self.context))
+        Ok((Event::LineRemoved { line }, self.context))
     }
 }
 
 impl<'a> Stored<'a> for OrderConfirmed<'a> {
-    fn recorded(self) -> Result<RecordedEvent<'a>, String> {
-        Ok(recorded(Event::OrderConfirmed, self.context))
+    #[inline(always)]
+    fn event(self) -> Result<Parts<'a>, String> {
+        Ok((Event::OrderConfirmed, self.context))
     }
 }
 
 impl<'a> Stored<'a> for OrderPaid<'a> {
-    fn recorded(self) -> Result<RecordedEvent<'a>, String> {
+    #[inline(always)]
+    fn event(self) -> Result<Parts<'a>, String> {
         let event = Event::OrderPaid {
             amount: self.amount.amount()?,
             reference: text(self.reference),
         };
-        Ok(recorded(event, self.context))
+        Ok((event, self.context))
     }
 }
 
 impl<'a> Stored<'a> for OrderShipped<'a> {
-    fn recorded(self) -> Result<RecordedEvent<'a>, String> {
+    #[inline(always)]
+    fn event(self) -> Result<Parts<'a>, String> {
         let event = Event::OrderShipped {
             carrier: text(self.carrier),
             tracking_number: text(self.tracking_number),
         };
-        Ok(recorded(event, self.context))
+        Ok((event, self.context))
     }
 }
 
 impl<'a> Stored<'a> for OrderDelivered<'a> {
-    fn recorded(self) -> Result<RecordedEvent<'a>, String> {
-        Ok(recorded(Event::OrderDelivered, self.context))
+    #[inline(always)]
+    fn event(self) -> Result<Parts<'a>, String> {
+        Ok((Event::OrderDelivered, self.context))
     }
 }
 
 impl<'a> Stored<'a> for OrderRefunded<'a> {
-    fn recorded(self) -> Result<RecordedEvent<'a>, String> {
+    #[inline(always)]
+    fn event(self) -> Result<Parts<'a>, String> {
         let event = Event::OrderRefunded {
             amount: self.amount.amount()?,
             reason: text(self.reason),
         };
-        Ok(recorded(event, self.context))
+        Ok((event, self.context))
     }
 }
 
 impl<'a> Stored<'a> for OrderCancelled<'a> {
-    fn recorded(self) -> Result<RecordedEvent<'a>, String> {
+    #[inline(always)]
+    fn event(self) -> Result<Parts<'a>, String> {
         let event = Event::OrderCancelled {
             reason: text(self.reason),
         };
-        Ok(recorded(event, self.context))
+        Ok((event, self.context))
     }
 }
 
 impl<'a> Line<'a> {
+    #[inline(always)]
     pub(super) fn line(self) -> Result<DomainLine<'a>, String> {
         Ok(DomainLine {
             id: LineId::new(self.line_id).ok_or("a line has the number 0")?,
@@ -242,7 +252,8 @@ impl<'a> Context<'a> {
         })
     }
 
-    fn context(self) -> EventContext<'a> {
+    #[inline(always)]
+    pub(in crate::codec) fn context(self) -> EventContext<'a> {
         EventContext {
             idempotency: self.idempotency.map(|idempotency| DomainIdempotency {
                 key: idempotency.key.0,
@@ -254,13 +265,7 @@ impl<'a> Context<'a> {
     }
 }
 
-pub(super) fn recorded<'a>(event: Event<'a>, context: Option<Context<'a>>) -> RecordedEvent<'a> {
-    RecordedEvent {
-        event,
-        context: context.map(Context::context).unwrap_or_default(),
-    }
-}
-
+#[inline(always)]
 fn text(text: Option<Text<'_>>) -> Option<Cow<'_, str>> {
     text.map(|text| text.0)
 }

@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use super::{CurrencyCode, Lines, Stored, Text, layout, v1};
-use crate::{CustomerId, Event, Metadata, RecordedEvent};
+use super::{CurrencyCode, Lines, Parts, Stored, Text, layout, v1};
+use crate::{CustomerId, Event, Metadata};
 
 layout! {
     /// A new order.
@@ -34,7 +34,8 @@ impl<'a> From<v1::OrderPlaced<'a>> for OrderPlaced<'a> {
 }
 
 impl<'a> Stored<'a> for OrderPlaced<'a> {
-    fn recorded(self) -> Result<RecordedEvent<'a>, String> {
+    #[inline(always)]
+    fn event(self) -> Result<Parts<'a>, String> {
         let event = Event::OrderPlaced {
             customer_id: CustomerId::new(self.customer_id.0)
                 .map_err(|error| format!("the customer id {error}"))?,
@@ -42,6 +43,6 @@ impl<'a> Stored<'a> for OrderPlaced<'a> {
             lines: self.lines.lines()?,
             metadata: self.metadata.into_owned(),
         };
-        Ok(v1::recorded(event, self.context))
+        Ok((event, self.context))
     }
 }
