@@ -13,6 +13,7 @@ mod durable_end;
 mod error;
 mod event_log;
 mod frame;
+pub mod jsonl;
 mod layout;
 mod lock;
 pub mod segmented;
