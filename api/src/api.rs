@@ -12,12 +12,13 @@ use std::time::Instant;
 use axum::Router;
 use axum::body::{Body, HttpBody};
 use axum::extract::Request;
-use axum::http::header::{CONTENT_TYPE, ETAG};
+use axum::http::header::{CONTENT_TYPE, ETAG, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, Uri};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use order_command_workers::CommandWorkers;
 use order_domain::OrderId;
+use order_outbox::Outbox;
 use order_projector_workers::{
     Offset, PartitionId, PartitionReader, ProjectorWorkers, ReadModel, ReadModelError,
 };
@@ -26,6 +27,7 @@ use tower::Service;
 
 use crate::ApiConfig;
 use crate::answer::{self, X_REQUEST_ID};
+use crate::auth::authorize;
 use crate::connection_clock::{ConnectionClock, Phase};
 use crate::error::{Problem, ProblemKind};
 use crate::http_metrics::HttpMetrics;
@@ -33,7 +35,8 @@ use crate::readers::Readers;
 use crate::reads::put_retry_after;
 use crate::request_headers;
 use crate::route::{MethodLabel, Route};
-use crate::router::router;
+use crate::router::{not_found, router};
+use crate::serve::Endpoints;
 use crate::sync_token::Seal;
 
 /// One thing `/readyz?verbose` tells.
@@ -57,6 +60,8 @@ pub struct ApiParts {
     pub read_model: Arc<ReadModel>,
     /// The workers behind the rows.
     pub projector: Arc<ProjectorWorkers>,
+    /// What tells the outside world, if it runs in this process.
+    pub outbox: Option<Arc<Outbox>>,
     /// A reading end of every partition of the log, in the order of their numbers.
     pub log: Vec<Box<dyn PartitionReader>>,
     /// The log's identity: tokens and cursors are bound to it.
@@ -101,6 +106,7 @@ pub(crate) struct Shared {
     pub(crate) commands: CommandWorkers,
     pub(crate) read_model: Arc<ReadModel>,
     pub(crate) projector: Arc<ProjectorWorkers>,
+    pub(crate) outbox: Option<Arc<Outbox>>,
     pub(crate) log: Arc<[Box<dyn PartitionReader>]>,
     pub(crate) partition_of: Box<dyn Fn(OrderId) -> PartitionId + Send + Sync>,
     pub(crate) registry: prometheus::Registry,
@@ -174,6 +180,7 @@ impl Api {
             commands: parts.commands,
             read_model: parts.read_model,
             projector: parts.projector,
+            outbox: parts.outbox,
             log,
             partition_of: parts.partition_of,
             registry: parts.registry,
@@ -199,11 +206,17 @@ impl Api {
     pub(crate) async fn answer(
         mut self,
         mut request: Request,
+        endpoints: Endpoints,
         clock: Arc<ConnectionClock>,
     ) -> Response {
         let started = Instant::now();
         clock.begin_request(started);
         let route = Route::of(request.uri().path());
+        let route = if endpoints.include(route) {
+            route
+        } else {
+            Route::Unmatched
+        };
         let method = MethodLabel::of(request.method());
         let request_id = match request_headers::request_id(request.headers()) {
             Some(id) => id.clone(),
@@ -213,17 +226,24 @@ impl Api {
         let uri = request.uri().clone();
         request.extensions_mut().insert(Arc::clone(&clock));
 
-        let mut answer = pin!(self.router.call(request));
-        let mut response = poll_fn(|context| {
-            if let Some(problem) = overdue(&clock) {
-                return Poll::Ready(problem.into_response());
+        let tokens = &self.shared.config.tokens;
+        let mut response = match authorize(tokens, route, request.method(), request.headers()) {
+            Err(problem) => problem.into_response(),
+            Ok(()) if route == Route::Unmatched => not_found(uri.clone()).await.into_response(),
+            Ok(()) => {
+                let mut answer = pin!(self.router.call(request));
+                poll_fn(|context| {
+                    if let Some(problem) = overdue(&clock) {
+                        return Poll::Ready(problem.into_response());
+                    }
+                    answer.as_mut().poll(context).map(|answer| match answer {
+                        Ok(response) => response,
+                        Err(never) => match never {},
+                    })
+                })
+                .await
             }
-            answer.as_mut().poll(context).map(|answer| match answer {
-                Ok(response) => response,
-                Err(never) => match never {},
-            })
-        })
-        .await;
+        };
 
         if let Some(problem) = response.extensions_mut().remove::<Problem>() {
             write_problem(&mut response, &problem, &uri, &request_id);
@@ -264,6 +284,10 @@ fn write_problem(response: &mut Response, problem: &Problem, uri: &Uri, request_
     *response.body_mut() = Body::from(json);
     let kind = HeaderValue::from_static("application/problem+json");
     response.headers_mut().insert(CONTENT_TYPE, kind);
+    if problem.kind() == ProblemKind::Unauthenticated {
+        let scheme = HeaderValue::from_static("Bearer");
+        response.headers_mut().insert(WWW_AUTHENTICATE, scheme);
+    }
     if let Some(after) = problem.retry_after() {
         put_retry_after(response, after);
     }
@@ -323,7 +347,9 @@ where
 
     fn call(&mut self, request: axum::http::Request<B>) -> Self::Future {
         let clock = Arc::new(self.connection_clock());
-        let answer = self.clone().answer(request.map(Body::new), clock);
+        let answer = self
+            .clone()
+            .answer(request.map(Body::new), Endpoints::All, clock);
         Box::pin(async move { Ok(answer.await) })
     }
 }

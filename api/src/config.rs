@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::BearerToken;
+
 /// How the API behaves. [`ApiConfig::default`] is what a first run gets.
 #[derive(Debug, Clone)]
 pub struct ApiConfig {
@@ -26,6 +28,8 @@ pub struct ApiConfig {
     pub prefer_wait_max: Duration,
     /// Whether every command on an existing order must carry `If-Match` (428 otherwise).
     pub require_if_match: bool,
+    /// Who may use the API; without any, everybody who reaches it.
+    pub tokens: Vec<BearerToken>,
     /// How long a used idempotency key is remembered: published, not enforced here.
     pub idempotency_retention: Duration,
 }
@@ -44,6 +48,7 @@ impl Default for ApiConfig {
             read_patience: Duration::from_secs(1),
             prefer_wait_max: Duration::from_secs(30),
             require_if_match: false,
+            tokens: Vec::new(),
             idempotency_retention: Duration::from_secs(24 * 60 * 60),
         }
     }

@@ -59,10 +59,18 @@ problem_kinds! {
     InvalidQuery = BAD_REQUEST, "invalid-query", "A query parameter cannot be read";
     /// The `Sync-Token` was not made by this log.
     InvalidSyncToken = BAD_REQUEST, "invalid-sync-token", "The Sync-Token is not one of this service";
+    /// The request has no bearer token that this service knows.
+    Unauthenticated = UNAUTHORIZED, "unauthenticated", "A bearer token is needed";
+    /// The bearer token is known and does not allow this.
+    Forbidden = FORBIDDEN, "forbidden", "The token does not allow this";
     /// There is no such order. Said only when the read model has caught up with every order acknowledged before.
     OrderNotFound = NOT_FOUND, "order-not-found", "There is no such order";
     /// The order has no such line.
     LineNotFound = NOT_FOUND, "line-not-found", "The order has no such line";
+    /// There is no such projection.
+    ProjectionNotFound = NOT_FOUND, "projection-not-found", "There is no such projection";
+    /// The outbox holds no such event: it was delivered, is on its way, or does not exist.
+    EventNotHeld = NOT_FOUND, "event-not-held", "The outbox does not hold this event";
     /// Nothing is at this path.
     NotFound = NOT_FOUND, "not-found", "Nothing is here";
     /// The path is right, the method is not. `Allow` lists what is.
@@ -77,6 +85,8 @@ problem_kinds! {
     LastLine = CONFLICT, "last-line", "An order keeps at least one line";
     /// The first request with this `Idempotency-Key` is still running. Ask again in a moment.
     IdempotencyInFlight = CONFLICT, "idempotency-in-flight", "A request with this key is running";
+    /// The event is not dead: it is being tried again by itself.
+    EventNotDead = CONFLICT, "event-not-dead", "The event is not dead";
     /// `If-Match` names no version that the order has. `ETag` and `current_version` tell the present one.
     VersionMismatch = PRECONDITION_FAILED, "version-mismatch", "The order has another version";
     /// `min_version` is more than the order has, and the read model has caught up: no such version exists yet.
@@ -111,6 +121,8 @@ problem_kinds! {
     PartitionUnavailable = SERVICE_UNAVAILABLE, "partition-unavailable", "The partition takes no writes";
     /// The command may or may not have been kept. Ask again with the same `Idempotency-Key`, or read the order.
     OutcomeUnknown = SERVICE_UNAVAILABLE, "outcome-unknown", "The outcome is unknown";
+    /// The outbox does not run, or has too much to do.
+    OutboxUnavailable = SERVICE_UNAVAILABLE, "outbox-unavailable", "The outbox cannot do this now";
     /// The answer took longer than a request may take.
     Timeout = SERVICE_UNAVAILABLE, "timeout", "The request took too long";
     /// The service is stopping. Nothing changed.

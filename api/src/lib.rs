@@ -6,8 +6,10 @@
 
 #![forbid(unsafe_code)]
 
+mod admin;
 mod answer;
 mod api;
+mod auth;
 mod body;
 mod conditions;
 mod config;
@@ -33,5 +35,6 @@ mod time_text;
 mod writes;
 
 pub use api::{Api, ApiParts, Check, StartError};
+pub use auth::{BearerToken, InvalidToken, PublicBind, Scope, check_listen};
 pub use config::ApiConfig;
-pub use serve::serve;
+pub use serve::{Endpoints, Listener, serve};

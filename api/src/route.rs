@@ -43,6 +43,14 @@ routes! {
     Refund = "/orders/{id}/refund", "/orders/:id/refund", [Post];
     Lines = "/orders/{id}/lines", "/orders/:id/lines", [Post];
     Line = "/orders/{id}/lines/{line_id}", "/orders/:id/lines/:line_id", [Delete];
+    Projections = "/projections", "/projections", [Get];
+    Pause = "/projections/{name}/pause", "/projections/:name/pause", [Post];
+    Resume = "/projections/{name}/resume", "/projections/:name/resume", [Post];
+    Outbox = "/outbox", "/outbox", [Get];
+    DeadLetters = "/outbox/dead", "/outbox/dead", [Get];
+    DeadLetter = "/outbox/dead/{id}", "/outbox/dead/:id", [Get];
+    Redrive = "/outbox/dead/{id}/redrive", "/outbox/dead/:id/redrive", [Post];
+    RedriveAll = "/outbox/dead/redrive", "/outbox/dead/redrive", [Post];
     Livez = "/livez", "/livez", [Get];
     Readyz = "/readyz", "/readyz", [Get];
     Healthz = "/healthz", "/healthz", [Get];
@@ -53,6 +61,29 @@ routes! {
 pub(crate) const ROUTES: usize = Route::Unmatched as usize + 1;
 
 impl Route {
+    /// Whether it is the operators': a listener of its own may serve it.
+    pub(crate) const fn is_for_operators(self) -> bool {
+        matches!(
+            self,
+            Self::Projections
+                | Self::Pause
+                | Self::Resume
+                | Self::Outbox
+                | Self::DeadLetters
+                | Self::DeadLetter
+                | Self::Redrive
+                | Self::RedriveAll
+        )
+    }
+
+    /// Whether it is for probes and scrapers: every listener serves it.
+    pub(crate) const fn is_for_machines(self) -> bool {
+        matches!(
+            self,
+            Self::Livez | Self::Readyz | Self::Healthz | Self::Metrics
+        )
+    }
+
     /// The route of a request's path: what the router would match, without asking it.
     pub(crate) fn of(path: &str) -> Self {
         let mut segments = path.strip_prefix('/').unwrap_or_default().split('/');
@@ -65,10 +96,34 @@ impl Route {
         ];
         match (first, rest) {
             ("orders", rest) => Self::of_orders(rest),
+            ("projections", rest) => Self::of_projections(rest),
+            ("outbox", rest) => Self::of_outbox(rest),
             ("livez", [None, ..]) => Self::Livez,
             ("readyz", [None, ..]) => Self::Readyz,
             ("healthz", [None, ..]) => Self::Healthz,
             ("metrics", [None, ..]) => Self::Metrics,
+            _ => Self::Unmatched,
+        }
+    }
+
+    fn of_projections(rest: [Option<&str>; 4]) -> Self {
+        match rest {
+            [None, ..] => Self::Projections,
+            [Some(""), ..] => Self::Unmatched,
+            [Some(_), Some("pause"), None, _] => Self::Pause,
+            [Some(_), Some("resume"), None, _] => Self::Resume,
+            _ => Self::Unmatched,
+        }
+    }
+
+    fn of_outbox(rest: [Option<&str>; 4]) -> Self {
+        match rest {
+            [None, ..] => Self::Outbox,
+            [Some("dead"), None, ..] => Self::DeadLetters,
+            [Some("dead"), Some("redrive"), None, _] => Self::RedriveAll,
+            [Some("dead"), Some(""), ..] => Self::Unmatched,
+            [Some("dead"), Some(_), None, _] => Self::DeadLetter,
+            [Some("dead"), Some(_), Some("redrive"), None] => Self::Redrive,
             _ => Self::Unmatched,
         }
     }

@@ -9,7 +9,7 @@ use axum::routing::{delete, get, post};
 use crate::api::Shared;
 use crate::error::{Problem, ProblemKind};
 use crate::route::Route;
-use crate::{health, list, reads, writes};
+use crate::{admin, health, list, reads, writes};
 
 pub(crate) fn router(shared: Arc<Shared>) -> Router {
     let routes = [
@@ -23,6 +23,14 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         (Route::Refund, post(writes::refund)),
         (Route::Lines, post(writes::add_line)),
         (Route::Line, delete(writes::remove_line)),
+        (Route::Projections, get(admin::projections)),
+        (Route::Pause, post(admin::pause)),
+        (Route::Resume, post(admin::resume)),
+        (Route::Outbox, get(admin::outbox)),
+        (Route::DeadLetters, get(admin::dead_letters)),
+        (Route::DeadLetter, get(admin::dead_letter)),
+        (Route::Redrive, post(admin::redrive)),
+        (Route::RedriveAll, post(admin::redrive_all)),
         (Route::Livez, get(health::livez)),
         (Route::Healthz, get(health::livez)),
         (Route::Readyz, get(health::readyz)),
@@ -38,7 +46,8 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .with_state(shared)
 }
 
-async fn not_found(uri: Uri) -> Problem {
+/// The answer for a path where nothing is.
+pub(crate) async fn not_found(uri: Uri) -> Problem {
     Problem::new(
         ProblemKind::NotFound,
         format!("nothing is at {}", uri.path()),

@@ -20,6 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
 use crate::Api;
+use crate::route::Route;
 
 /// Most bytes of a request's head and of what is buffered of its body at once.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
@@ -33,20 +34,60 @@ const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     {\"type\":\"urn:order-service:problem:overloaded\",\"title\":\"The service is overloaded\",\"status\":503,\
     \"code\":\"overloaded\",\"detail\":\"the service has as many connections as it takes\"}";
 
+/// Which endpoints a listener serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Endpoints {
+    /// All of them.
+    All,
+    /// All but the operators': those are not found here.
+    Public,
+    /// The operators' alone, with health and metrics.
+    Admin,
+}
+
+impl Endpoints {
+    /// Whether a route is among them.
+    pub(crate) const fn include(self, route: Route) -> bool {
+        match self {
+            Self::All => true,
+            Self::Public => !route.is_for_operators(),
+            Self::Admin => route.is_for_operators() || route.is_for_machines(),
+        }
+    }
+}
+
+/// Where connections come in, and what is served to them.
+#[derive(Debug)]
+pub struct Listener {
+    /// The bound socket.
+    pub socket: TcpListener,
+    /// What is served there.
+    pub endpoints: Endpoints,
+}
+
+impl From<TcpListener> for Listener {
+    fn from(socket: TcpListener) -> Self {
+        Self {
+            socket,
+            endpoints: Endpoints::All,
+        }
+    }
+}
+
 /// Serves `api` on every listener until `shutdown` completes; then answers "not ready", takes no new connection, lets
 /// open requests finish within [`crate::ApiConfig::drain_timeout`], and returns.
 ///
 /// # Errors
 /// If a task that accepts connections panicked: a bug, reported as an error so that the process can end in order.
 pub async fn serve(
-    listeners: Vec<TcpListener>,
+    listeners: Vec<impl Into<Listener>>,
     api: Api,
     shutdown: impl Future<Output = ()> + Send,
 ) -> io::Result<()> {
     let slots = Arc::new(Semaphore::new(api.shared.config.connections_max));
     let mut acceptors = JoinSet::new();
     for listener in listeners {
-        acceptors.spawn(accept(listener, api.clone(), Arc::clone(&slots)));
+        acceptors.spawn(accept(listener.into(), api.clone(), Arc::clone(&slots)));
     }
     let failed = {
         let mut shutdown = pin!(shutdown);
@@ -77,7 +118,11 @@ pub async fn serve(
 }
 
 /// Accepts until the service stops, then waits for the connections it accepted.
-async fn accept(listener: TcpListener, api: Api, slots: Arc<Semaphore>) {
+async fn accept(listener: Listener, api: Api, slots: Arc<Semaphore>) {
+    let Listener {
+        socket: listener,
+        endpoints,
+    } = listener;
     let mut stopped = pin!(api.shared.stopped());
     let mut connections = JoinSet::new();
     loop {
@@ -100,7 +145,9 @@ async fn accept(listener: TcpListener, api: Api, slots: Arc<Semaphore>) {
             },
         };
         match Arc::clone(&slots).try_acquire_owned() {
-            Ok(slot) => drop(connections.spawn(serve_connection(stream, api.clone(), slot))),
+            Ok(slot) => {
+                drop(connections.spawn(serve_connection(stream, endpoints, api.clone(), slot)))
+            }
             Err(_) => drop(connections.spawn(refuse(stream))),
         }
     }
@@ -126,7 +173,12 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 }
 
 /// Serves one connection until it ends, is too slow, or the service stops.
-async fn serve_connection(stream: TcpStream, api: Api, _slot: OwnedSemaphorePermit) {
+async fn serve_connection(
+    stream: TcpStream,
+    endpoints: Endpoints,
+    api: Api,
+    _slot: OwnedSemaphorePermit,
+) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "the connection ended before it began");
         return;
@@ -135,7 +187,7 @@ async fn serve_connection(stream: TcpStream, api: Api, _slot: OwnedSemaphorePerm
     let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
         let answer = api
             .clone()
-            .answer(request.map(Body::new), Arc::clone(&clock));
+            .answer(request.map(Body::new), endpoints, Arc::clone(&clock));
         async move { Ok::<_, std::convert::Infallible>(answer.await) }
     });
     let mut connection = pin!(

@@ -1,0 +1,359 @@
+//! For operators: projections and the outbox, looked at and moved.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{StatusCode, Uri};
+use axum::response::Response;
+use order_outbox::{DEAD_PAGE_MAX, EventId, HeldEvent, Outbox, OutboxError};
+use order_projector_workers::{Projection, ProjectionStatus};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::answer;
+use crate::api::Shared;
+use crate::error::{Problem, ProblemKind};
+use crate::query;
+use crate::time_text;
+
+/// Dead letters of a page if the client does not say.
+const DEAD_PAGE_DEFAULT: usize = 100;
+
+/// All projections, as `GET /projections` shows them.
+#[derive(Debug, Serialize)]
+pub(crate) struct ProjectionsJson {
+    projections: Vec<ProjectionJson>,
+}
+
+/// One projection over all its partitions.
+#[derive(Debug, Serialize)]
+pub(crate) struct ProjectionJson {
+    name: &'static str,
+    paused: bool,
+    partitions: Vec<ProjectionPartitionJson>,
+}
+
+/// One projection of one partition.
+#[derive(Debug, Serialize)]
+pub(crate) struct ProjectionPartitionJson {
+    partition: u16,
+    /// Offset after the last applied record.
+    checkpoint: u64,
+    /// Offset after the last record there is.
+    end: u64,
+    lag_events: u64,
+    lag_seconds: f64,
+    parked_orders: u64,
+    /// Why it stands still, if it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    halted: Option<String>,
+}
+
+/// `GET /projections`
+pub(crate) async fn projections(State(shared): State<Arc<Shared>>) -> Result<Response, Problem> {
+    let status = blocking(move || shared.projector.status()).await?;
+    let projections = Projection::ALL
+        .iter()
+        .map(|which| projection_json(*which, &status));
+    Ok(json(&ProjectionsJson {
+        projections: projections.collect(),
+    }))
+}
+
+fn projection_json(which: Projection, status: &[ProjectionStatus]) -> ProjectionJson {
+    let of_it: Vec<_> = status
+        .iter()
+        .filter(|status| status.projection == which)
+        .collect();
+    let partition = |status: &&ProjectionStatus| ProjectionPartitionJson {
+        partition: status.partition.get(),
+        checkpoint: status.checkpoint.get(),
+        end: status.end.get(),
+        lag_events: status.end.get().saturating_sub(status.checkpoint.get()),
+        lag_seconds: status.lag_seconds,
+        parked_orders: status.parked_orders,
+        halted: status.halted.clone(),
+    };
+    ProjectionJson {
+        name: which.name(),
+        paused: of_it.iter().any(|status| status.paused),
+        partitions: of_it.iter().map(partition).collect(),
+    }
+}
+
+/// `POST /projections/:name/pause`
+pub(crate) async fn pause(
+    State(shared): State<Arc<Shared>>,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    let which = projection_of(&uri)?;
+    let paused = Arc::clone(&shared);
+    let done = blocking(move || paused.projector.pause(which)).await?;
+    done.map_err(|error| Problem::internal(error.to_string()))?;
+    one_projection(shared, which).await
+}
+
+/// `POST /projections/:name/resume`
+pub(crate) async fn resume(
+    State(shared): State<Arc<Shared>>,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    let which = projection_of(&uri)?;
+    let resumed = Arc::clone(&shared);
+    let done = blocking(move || resumed.projector.resume(which)).await?;
+    done.map_err(|error| Problem::internal(error.to_string()))?;
+    one_projection(shared, which).await
+}
+
+async fn one_projection(shared: Arc<Shared>, which: Projection) -> Result<Response, Problem> {
+    let status = blocking(move || shared.projector.status()).await?;
+    Ok(json(&projection_json(which, &status)))
+}
+
+/// The projection that the path's second segment names.
+fn projection_of(uri: &Uri) -> Result<Projection, Problem> {
+    let name = uri.path().split('/').nth(2).unwrap_or_default();
+    let named = Projection::ALL
+        .into_iter()
+        .find(|projection| projection.name() == name);
+    named.ok_or_else(|| {
+        let names: Vec<_> = Projection::ALL
+            .iter()
+            .map(|projection| projection.name())
+            .collect();
+        Problem::new(
+            ProblemKind::ProjectionNotFound,
+            format!("there are {}", names.join(", ")),
+        )
+    })
+}
+
+/// How the outbox stands, as `GET /outbox` shows it.
+#[derive(Debug, Serialize)]
+pub(crate) struct OutboxJson {
+    sink: String,
+    running: bool,
+    /// Why nothing is delivered, if so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trouble: Option<String>,
+    /// Events neither delivered nor dead.
+    pending: u64,
+    /// Those of them that failed and are tried again, or wait behind one that is.
+    backing_off: u64,
+    dead: u64,
+    oldest_waiting_seconds: f64,
+    oldest_backing_off_seconds: f64,
+    partitions: Vec<OutboxPartitionJson>,
+}
+
+/// One partition's cursor.
+#[derive(Debug, Serialize)]
+pub(crate) struct OutboxPartitionJson {
+    partition: u16,
+    cursor: u64,
+    end: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trouble: Option<String>,
+}
+
+/// `GET /outbox`
+pub(crate) async fn outbox(State(shared): State<Arc<Shared>>) -> Result<Response, Problem> {
+    let outbox = outbox_of(&shared)?;
+    let status = blocking(move || outbox.status()).await?;
+    let partitions = status
+        .partitions
+        .into_iter()
+        .map(|partition| OutboxPartitionJson {
+            partition: partition.partition.get(),
+            cursor: partition.cursor.get(),
+            end: partition.end.get(),
+            trouble: partition.trouble,
+        });
+    Ok(json(&OutboxJson {
+        sink: status.sink.to_string(),
+        running: status.running,
+        trouble: status.trouble,
+        pending: status.pending,
+        backing_off: status.backing_off,
+        dead: status.dead,
+        oldest_waiting_seconds: status.oldest_waiting_seconds,
+        oldest_backing_off_seconds: status.oldest_backing_off_seconds,
+        partitions: partitions.collect(),
+    }))
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DeadQuery {
+    limit: Option<usize>,
+    after: Option<String>,
+}
+
+/// A page of dead letters, as `GET /outbox/dead` shows it.
+#[derive(Debug, Serialize)]
+pub(crate) struct DeadLettersJson {
+    dead: Vec<DeadLetterJson>,
+    /// What `after` must be for the next page, if there may be one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_after: Option<String>,
+}
+
+/// One event that waits for an operator.
+#[derive(Debug, Serialize)]
+pub(crate) struct DeadLetterJson {
+    id: String,
+    order_id: String,
+    version: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    r#type: Option<&'static str>,
+    appended_at: String,
+    /// Whether it waits for an operator; otherwise it is tried again by itself.
+    dead: bool,
+    attempts: u32,
+    error: String,
+    /// The event of the same order that must be delivered first, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    behind: Option<String>,
+    /// The CloudEvent; in the answer for one event alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cloud_event: Option<Box<RawValue>>,
+}
+
+impl DeadLetterJson {
+    fn of(held: HeldEvent) -> Self {
+        let appended_at = time_text::text(held.appended_at);
+        Self {
+            id: held.id.to_string(),
+            order_id: held.id.order().to_string(),
+            version: held.id.version().get(),
+            r#type: held.event_type,
+            appended_at: String::from_utf8_lossy(&appended_at).into_owned(),
+            dead: held.dead,
+            attempts: held.attempts,
+            error: held.error,
+            behind: held.behind.map(|event| event.to_string()),
+            cloud_event: None,
+        }
+    }
+}
+
+/// `GET /outbox/dead`
+pub(crate) async fn dead_letters(
+    State(shared): State<Arc<Shared>>,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    let outbox = outbox_of(&shared)?;
+    let query: DeadQuery = query::parse(&uri)?;
+    let limit = query.limit.unwrap_or(DEAD_PAGE_DEFAULT);
+    if !(1..=DEAD_PAGE_MAX).contains(&limit) {
+        return Err(query::refuse(
+            "limit",
+            format!("is not between 1 and {DEAD_PAGE_MAX}"),
+        ));
+    }
+    let after = query.after.map(|after| {
+        after
+            .parse()
+            .map_err(|error: OutboxError| query::refuse("after", error.to_string()))
+    });
+    let after: Option<EventId> = after.transpose()?;
+    let page = blocking(move || outbox.dead(limit, after))
+        .await?
+        .map_err(outbox_problem)?;
+    let full = page.len() == limit;
+    let next_after = page.last().filter(|_| full).map(|held| held.id.to_string());
+    Ok(json(&DeadLettersJson {
+        dead: page.into_iter().map(DeadLetterJson::of).collect(),
+        next_after,
+    }))
+}
+
+/// `GET /outbox/dead/:id`
+pub(crate) async fn dead_letter(
+    State(shared): State<Arc<Shared>>,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    let outbox = outbox_of(&shared)?;
+    let id = event_id(&uri)?;
+    let inspection = blocking(move || outbox.inspect(id))
+        .await?
+        .map_err(outbox_problem)?;
+    let mut letter = DeadLetterJson::of(inspection.held);
+    match inspection.cloud_event {
+        Ok(event) => letter.cloud_event = RawValue::from_string(event).ok(),
+        Err(reason) => letter.error = format!("{}; {reason}", letter.error),
+    }
+    Ok(json(&letter))
+}
+
+/// How many events got all their tries again.
+#[derive(Debug, Serialize)]
+pub(crate) struct RedrivenJson {
+    redriven: u64,
+}
+
+/// `POST /outbox/dead/:id/redrive`
+pub(crate) async fn redrive(
+    State(shared): State<Arc<Shared>>,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    let outbox = outbox_of(&shared)?;
+    let id = event_id(&uri)?;
+    let redriven = blocking(move || outbox.redrive(id))
+        .await?
+        .map_err(outbox_problem)?;
+    Ok(json(&RedrivenJson { redriven }))
+}
+
+/// `POST /outbox/dead/redrive`
+pub(crate) async fn redrive_all(State(shared): State<Arc<Shared>>) -> Result<Response, Problem> {
+    let outbox = outbox_of(&shared)?;
+    let redriven = blocking(move || outbox.redrive_all())
+        .await?
+        .map_err(outbox_problem)?;
+    Ok(json(&RedrivenJson { redriven }))
+}
+
+fn outbox_of(shared: &Shared) -> Result<Arc<Outbox>, Problem> {
+    shared.outbox.clone().ok_or_else(|| {
+        Problem::new(
+            ProblemKind::NotFound,
+            "the outbox does not run in this process",
+        )
+    })
+}
+
+/// The event that the path's third segment names.
+fn event_id(uri: &Uri) -> Result<EventId, Problem> {
+    let text = uri.path().split('/').nth(3).unwrap_or_default();
+    text.parse().map_err(outbox_problem)
+}
+
+fn outbox_problem(error: OutboxError) -> Problem {
+    let kind = match &error {
+        OutboxError::InvalidEventId(_) | OutboxError::NotHeld(_) => ProblemKind::EventNotHeld,
+        OutboxError::NotDead(_) => ProblemKind::EventNotDead,
+        OutboxError::NotRunning(_) | OutboxError::Busy => ProblemKind::OutboxUnavailable,
+        OutboxError::Config { .. }
+        | OutboxError::Store { .. }
+        | OutboxError::Incompatible { .. }
+        | OutboxError::Io { .. }
+        | OutboxError::Log(_)
+        | OutboxError::Start(_) => return Problem::internal(error.to_string()),
+    };
+    Problem::new(kind, error.to_string())
+}
+
+/// Runs what may wait for a disk or another thread away from the async workers. Operators ask rarely: a thread of the
+/// runtime's pool is fine, and the readers' queue, which may be full when an operator looks, is not in the way.
+async fn blocking<T: Send + 'static>(
+    task: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Problem> {
+    let done = tokio::task::spawn_blocking(task).await;
+    done.map_err(|error| Problem::internal(format!("an operator's request failed: {error}")))
+}
+
+fn json(shape: &impl Serialize) -> Response {
+    let json = serde_json::to_vec(shape).expect("texts and numbers always serialize");
+    answer::json(StatusCode::OK, json)
+}
