@@ -9,6 +9,7 @@ mod decider;
 mod error;
 mod hash;
 mod history;
+mod knowledge;
 mod metrics;
 mod order_ids;
 mod request;

@@ -17,7 +17,8 @@ use order_log::{LogError, PartitionId, PartitionWriter};
 use tokio::sync::oneshot;
 
 use crate::CommandError;
-use crate::decider::{Answer, Decider, Decision, Work, lag};
+use crate::decider::{Answer, Decider, Decision, Work};
+use crate::knowledge::lag;
 use crate::metrics::{Ending, EndingTally, PartitionMetrics};
 
 /// Without work for this long, the log is told to record how far it is synced.
@@ -150,7 +151,7 @@ impl Worker {
 
     /// Loads the partition if the read model is near enough; otherwise waits a little, refusing commands.
     fn try_load(&mut self) {
-        let (checkpoint, end) = (self.decider.checkpoint(), self.writer.end());
+        let (checkpoint, end) = (self.decider.known().checkpoint(), self.writer.end());
         let lag_events = lag(checkpoint, end);
         let (cause, refusal) = if checkpoint > end {
             let partition = self.config.partition;
@@ -162,12 +163,14 @@ impl Worker {
                 cause: cause.clone(),
             };
             (cause, refusal)
-        } else if lag_events > self.decider.lag_events_max() || self.decider.durable_end() < end {
+        } else if lag_events > self.decider.known().lag_events_max()
+            || self.decider.known().durable_end() < end
+        {
             let cause = format!(
                 "the read model is {lag_events} events behind, writes begin at {}",
-                self.decider.lag_events_max()
+                self.decider.known().lag_events_max()
             );
-            (cause, self.decider.behind(checkpoint, end))
+            (cause, self.decider.known().behind(checkpoint, end))
         } else {
             match self.decider.load(checkpoint) {
                 Ok(()) => {
@@ -191,15 +194,15 @@ impl Worker {
         let Some((work, reply)) = self.next_command() else {
             return;
         };
-        let (checkpoint, end) = (self.decider.checkpoint(), self.writer.end());
+        let (checkpoint, end) = (self.decider.known().checkpoint(), self.writer.end());
         // A read model that was replaced by an older one lacks what was forgotten on the word of the newer.
-        if checkpoint < self.decider.evicted_to() || checkpoint > end {
+        if checkpoint < self.decider.known().evicted_to() || checkpoint > end {
             self.phase = Phase::Loading;
         }
         if matches!(self.phase, Phase::Loading)
-            || lag(checkpoint, end) > self.decider.lag_events_max()
+            || lag(checkpoint, end) > self.decider.known().lag_events_max()
         {
-            self.answer(reply, Err(self.decider.behind(checkpoint, end)));
+            self.answer(reply, Err(self.decider.known().behind(checkpoint, end)));
             return;
         }
         let at = now().max(Timestamp::from_micros(

@@ -13,6 +13,7 @@ use order_partitioner::Partitioner;
 use tokio::sync::oneshot;
 
 use crate::decider::{Answer, Decider, Work};
+use crate::knowledge::Knowledge;
 use crate::metrics::{Ending, Metrics, PartitionMetrics, QueueDepth};
 use crate::order_ids::{OrderIds, partition_of};
 use crate::worker::{Message, Unavailable, Worker, WorkerConfig};
@@ -139,14 +140,14 @@ impl CommandWorkers {
             let metrics = metrics.partition(partition);
             let staffed = match take_writer(log, partition)? {
                 Ok(writer) => {
-                    let decider = Decider::new(
+                    let known = Knowledge::new(
                         partition,
-                        log.payload_format(),
                         u64::try_from(config.idempotency_retention.as_micros()).unwrap_or(u64::MAX),
                         config.lag_events_max,
                         snapshots(partition),
                         log.reader(partition)?,
                     );
+                    let decider = Decider::new(partition, log.payload_format(), known);
                     let config = WorkerConfig {
                         partition,
                         batch_commands_max,

@@ -418,7 +418,10 @@ impl PartitionReader for Reader {
         Ok(end)
     }
 
-    fn seek_time(&self, _time: AppendTime) -> Result<Offset, LogError> {
-        unimplemented!("the write side never seeks by time")
+    fn seek_time(&self, time: AppendTime) -> Result<Offset, LogError> {
+        let frames = self.log.frames.lock().unwrap();
+        let mut frames = frames.values().filter_map(|batch| batch.iter().next());
+        let first = frames.find(|frame| frame.appended_at >= time);
+        Ok(first.map_or_else(|| self.durable_end(), |frame| frame.base))
     }
 }
