@@ -6,6 +6,8 @@
 
 mod map;
 mod real;
+#[cfg(test)]
+pub(crate) mod simulated;
 
 use std::fmt::Debug;
 use std::io;

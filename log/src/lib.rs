@@ -16,6 +16,7 @@ mod frame;
 pub mod jsonl;
 mod layout;
 mod lock;
+mod mutants;
 pub mod segmented;
 mod types;
 

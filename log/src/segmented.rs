@@ -9,6 +9,8 @@ mod preparer;
 mod reader;
 mod recovery;
 mod segment;
+#[cfg(test)]
+mod simulation;
 mod sparse_index;
 #[cfg(test)]
 mod tests;
@@ -23,7 +25,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::disk::Disk;
-use crate::layout::{Identity, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
+use crate::layout::{Identity, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SegmentFooter};
+use crate::mutants::{Mutant, keeps};
 use crate::{
     AppendTime, Durability, EventLog, LogError, Offset, PartitionId, PartitionReader,
     PartitionStatus, PartitionWriter, PayloadFormat,
@@ -52,13 +55,47 @@ pub struct SegmentedConfig {
     pub partitions: u16,
     /// When an append is done.
     pub durability: Durability,
-    /// Largest segment, in bytes: 1 MiB to 1 GiB. Segments start at 1 MiB and double up to this.
+    /// First segment of a partition, in bytes: each further one is twice as large.
+    pub segment_bytes_first: u64,
+    /// Largest segment, in bytes.
     pub segment_bytes_max: u64,
+    /// Who makes the next segment.
+    pub preparation: Preparation,
+}
+
+/// Who makes the next segment ahead of its use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Preparation {
+    /// A thread in the background.
+    Background,
+    /// The writer itself: the same order of file operations in every run.
+    Inline,
 }
 
 impl SegmentedConfig {
+    /// 1 MiB: an empty service is small and starts in a blink.
+    pub const SEGMENT_BYTES_FIRST_DEFAULT: u64 = 1024 * 1024;
     /// 64 MiB: a roll every few hundred thousand orders, a recovery scan of a few milliseconds.
-    pub const SEGMENT_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
+    pub const SEGMENT_BYTES_MAX_DEFAULT: u64 = 64 * 1024 * 1024;
+
+    /// A log with the sizes that suit a service.
+    #[must_use]
+    pub fn new(
+        directory: PathBuf,
+        log_id: [u8; 16],
+        partitions: u16,
+        durability: Durability,
+    ) -> Self {
+        Self {
+            directory,
+            log_id,
+            partitions,
+            durability,
+            segment_bytes_first: Self::SEGMENT_BYTES_FIRST_DEFAULT,
+            segment_bytes_max: Self::SEGMENT_BYTES_MAX_DEFAULT,
+            preparation: Preparation::Background,
+        }
+    }
 
     fn partition_directory(&self, partition: u16) -> PathBuf {
         self.directory.join(format!("p{partition:03}"))
@@ -86,18 +123,19 @@ impl SegmentedLog {
     /// [`LogError::Damaged`] if a segment's header does not verify, [`LogError::Io`] if the disk fails,
     /// [`LogError::Incompatible`] if the files are of another log or the configuration is out of range.
     pub fn open(config: SegmentedConfig, disk: Arc<dyn Disk>) -> Result<Self, LogError> {
-        if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&config.segment_bytes_max) {
+        let (first, max) = (config.segment_bytes_first, config.segment_bytes_max);
+        if !(SEGMENT_BYTES_MIN <= first && first <= max && max <= SEGMENT_BYTES_MAX) {
             return Err(LogError::Incompatible {
                 path: config.directory.clone(),
                 reason: format!(
-                    "a segment of {} bytes is not possible; {SEGMENT_BYTES_MIN} to {SEGMENT_BYTES_MAX} are",
-                    config.segment_bytes_max
+                    "segments of {first} to {max} bytes are not possible; {SEGMENT_BYTES_MIN} to \
+                     {SEGMENT_BYTES_MAX} are"
                 ),
             });
         }
         create_directory(&*disk, &config.directory)?;
         let epoch = epoch::advance(&*disk, &config.directory)?;
-        let preparer = Preparer::start().map_err(|source| LogError::Io {
+        let preparer = Preparer::start(config.preparation).map_err(|source| LogError::Io {
             action: "starting the background thread of",
             path: config.directory.clone(),
             source,
@@ -191,7 +229,9 @@ fn create_directory(disk: &dyn Disk, directory: &Path) -> Result<(), LogError> {
     let created = disk
         .create_directory(directory)
         .and_then(|()| match directory.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => disk.sync_directory(parent),
+            Some(parent) if !parent.as_os_str().is_empty() && keeps(Mutant::ParentSync) => {
+                disk.sync_directory(parent)
+            }
             _ => Ok(()),
         });
     created.map_err(|source| LogError::Io {
@@ -209,6 +249,9 @@ fn for_each_partition<T: Send>(
     const THREADS_MAX: usize = 8;
     let ids: Vec<u16> = (0..partitions).collect();
     let share = ids.len().div_ceil(THREADS_MAX).max(1);
+    if let [only] = ids.as_slice() {
+        return Ok(vec![open(*only)?]);
+    }
     let open = &open;
     std::thread::scope(|scope| {
         let threads: Vec<_> = ids
@@ -268,13 +311,13 @@ fn load_partition(
 }
 
 /// The last segment must go on where the one before it ended.
-fn check_junction(partition: &Partition) -> Result<Option<u64>, LogError> {
+fn check_junction(partition: &Partition) -> Result<Option<SegmentFooter>, LogError> {
     let segments = partition.segments();
     let [.., before, last] = segments.as_slice() else {
         return Ok(None);
     };
     match before.footer()? {
-        Some(footer) if footer.end == last.base => Ok(Some(footer.last_append_time)),
+        Some(footer) if footer.end == last.base => Ok(Some(footer)),
         Some(footer) => Err(last.damaged(
             0,
             footer.end,
@@ -324,23 +367,33 @@ fn open_partition(
             Offset::ZERO,
             0,
         );
-        let prepared = preparer::prepare(&**disk, &directory, SEGMENT_BYTES_MIN)
+        let prepared = preparer::prepare(&**disk, &directory, config.segment_bytes_first)
             .map_err(io_error("making the first segment of"))?;
         writer::name_segment(&first, prepared, Offset::ZERO, epoch)
             .map_err(io_error("making the first segment of"))?;
         bases.push(0);
     }
+    // A crash may have come between a segment's name and the sync of its directory.
+    if keeps(Mutant::DirectoryResync) {
+        disk.sync_directory(&directory)
+            .map_err(io_error("syncing"))?;
+    }
     let last_base = bases[bases.len() - 1];
     let last = recovery::recover(disk, &directory, identity, last_base, Repair::Tail)?;
     let (partition, last) = load_partition(disk, directory, identity, &bases, last);
-    let last_before = check_junction(&partition)?.unwrap_or_default();
+    let footer_before = check_junction(&partition)?;
+    let last_before = footer_before.map_or(0, |footer| footer.last_append_time);
+    // Above every epoch in the log, even if the file that counts them was lost.
+    let epoch_before = footer_before
+        .map_or(0, |footer| footer.epoch)
+        .max(last.epoch);
     let writer = SegmentedWriter {
         partition: Arc::clone(&partition),
         preparer: preparer.clone(),
         active: last.active,
         durability: config.durability,
         segment_bytes_max: config.segment_bytes_max,
-        epoch,
+        epoch: epoch.max(epoch_before.saturating_add(u32::from(keeps(Mutant::EpochAdvance)))),
         end: Offset::new(last.end),
         last_append_time: AppendTime::from_micros(last.last_append_time.max(last_before)),
         watermark: Offset::new(last.watermark),

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use crate::LogError;
 use crate::disk::Disk;
+use crate::mutants::{Mutant, keeps};
 
 const FILE_NAME: &str = "epoch";
 
@@ -18,7 +19,7 @@ pub(super) fn advance(disk: &dyn Disk, directory: &Path) -> Result<u32, LogError
     let path = directory.join(FILE_NAME);
     let before = read(disk, &path)?;
     let epoch = before
-        .checked_add(1)
+        .checked_add(u32::from(keeps(Mutant::EpochAdvance)))
         .ok_or_else(|| LogError::Incompatible {
             path: path.clone(),
             reason: "the log was opened 2^32 times".to_owned(),

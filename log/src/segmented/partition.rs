@@ -9,6 +9,7 @@ use super::segment::Segment;
 use crate::disk::{Disk, DiskFile};
 use crate::durable_end::DurableEnd;
 use crate::layout::Identity;
+use crate::mutants::{Mutant, keeps};
 use crate::{LogError, Offset, PartitionId, PartitionStatus};
 
 /// One partition. `appended >= synced >= visible`: the writer knows what is appended, [`Unsynced`] what must be synced
@@ -80,7 +81,7 @@ impl Partition {
 
     /// Writes no more, for ever: the first cause stays.
     pub(super) fn poison(&self, cause: &dyn std::fmt::Display) {
-        if self.poison.set(cause.to_string()).is_ok() {
+        if keeps(Mutant::Poison) && self.poison.set(cause.to_string()).is_ok() {
             tracing::error!(partition = self.id.get(), %cause, "the partition takes no more writes");
         }
     }

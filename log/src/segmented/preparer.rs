@@ -9,6 +9,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 
+use super::Preparation;
 use super::partition::Partition;
 use super::segment::Segment;
 use crate::disk::{Disk, DiskFile};
@@ -106,45 +107,34 @@ enum Job {
     SaveHints(Arc<Segment>),
 }
 
-/// The background thread of a log: prepares segments and saves the indexes of sealed ones. It ends when the last handle
-/// is dropped.
+/// Makes segments ahead and saves the indexes of sealed ones, in the background or inline. The background thread ends when
+/// the last handle is dropped.
 #[derive(Debug, Clone)]
 pub(super) struct Preparer {
-    jobs: Sender<Job>,
+    /// `None` works inline.
+    jobs: Option<Sender<Job>>,
 }
 
 impl Preparer {
-    pub(super) fn start() -> io::Result<Self> {
+    pub(super) fn start(preparation: Preparation) -> io::Result<Self> {
+        if preparation == Preparation::Inline {
+            return Ok(Self { jobs: None });
+        }
         let (jobs, queue) = channel();
-        thread::Builder::new().name("log-prepare".to_owned()).spawn(move || {
-            for job in queue {
-                match job {
-                    Job::Prepare(partition, capacity) => {
-                        let prepared = prepare(&*partition.disk, &partition.directory, capacity);
-                        if let Err(error) = &prepared {
-                            let directory = partition.directory.display();
-                            tracing::warn!(%directory, %error, "the next segment cannot be made");
-                        }
-                        partition.next_segment.finish(prepared);
-                    }
-                    Job::SaveHints(segment) => {
-                        if let Err(error) = segment.save_hints() {
-                            tracing::warn!(%error, "an index was not saved; it will be rebuilt when needed");
-                        }
-                    }
+        thread::Builder::new()
+            .name("log-prepare".to_owned())
+            .spawn(move || {
+                for job in queue {
+                    run(job);
                 }
-            }
-        })?;
-        Ok(Self { jobs })
+            })?;
+        Ok(Self { jobs: Some(jobs) })
     }
 
     /// Asks for the next segment of a partition, unless it is on its way.
     pub(super) fn prepare(&self, partition: &Arc<Partition>, capacity: u64) {
         if partition.next_segment.ask()
-            && self
-                .jobs
-                .send(Job::Prepare(Arc::clone(partition), capacity))
-                .is_err()
+            && !self.hand_over(Job::Prepare(Arc::clone(partition), capacity))
         {
             partition
                 .next_segment
@@ -152,10 +142,38 @@ impl Preparer {
         }
     }
 
-    /// Asks for a sealed segment's indexes to be saved. If the thread is gone, so is the use of doing it now.
+    /// Asks for a sealed segment's indexes to be saved.
     pub(super) fn save_hints(&self, segment: &Arc<Segment>) {
-        if self.jobs.send(Job::SaveHints(Arc::clone(segment))).is_err() {
+        if !self.hand_over(Job::SaveHints(Arc::clone(segment))) {
             tracing::warn!("an index was not saved; it will be rebuilt when needed");
+        }
+    }
+
+    fn hand_over(&self, job: Job) -> bool {
+        match &self.jobs {
+            Some(jobs) => jobs.send(job).is_ok(),
+            None => {
+                run(job);
+                true
+            }
+        }
+    }
+}
+
+fn run(job: Job) {
+    match job {
+        Job::Prepare(partition, capacity) => {
+            let prepared = prepare(&*partition.disk, &partition.directory, capacity);
+            if let Err(error) = &prepared {
+                let directory = partition.directory.display();
+                tracing::warn!(%directory, %error, "the next segment cannot be made");
+            }
+            partition.next_segment.finish(prepared);
+        }
+        Job::SaveHints(segment) => {
+            if let Err(error) = segment.save_hints() {
+                tracing::warn!(%error, "an index was not saved; it will be rebuilt when needed");
+            }
         }
     }
 }

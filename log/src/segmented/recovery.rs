@@ -16,6 +16,7 @@ use crate::layout::{
     FRAME_ALIGNMENT, FRAME_HEADER_BYTES, FrameFault, FrameHeader, Identity, SEGMENT_FOOTER_BYTES,
     SEGMENT_HEADER_BYTES, SegmentHeader, chain, header_crc, is_zero,
 };
+use crate::mutants::{Mutant, keeps};
 use crate::{LogError, Offset, PartitionId};
 
 /// What a scan of the last segment found.
@@ -30,6 +31,8 @@ pub(super) struct Tail {
     /// Position of the first frame not known to be synced.
     pub(super) unproven_position: usize,
     pub(super) frames: u64,
+    /// Epoch of the last proven frame.
+    pub(super) epoch: u32,
     pub(super) chain: u32,
     pub(super) first_append_time: Option<u64>,
     pub(super) last_append_time: u64,
@@ -57,6 +60,7 @@ pub(super) fn scan_tail(segment: &[u8], identity: Identity, base: u64) -> Tail {
         watermark: base,
         unproven_position: SEGMENT_HEADER_BYTES,
         frames: 0,
+        epoch: 0,
         chain: 0,
         first_append_time: None,
         last_append_time: 0,
@@ -67,7 +71,14 @@ pub(super) fn scan_tail(segment: &[u8], identity: Identity, base: u64) -> Tail {
     let mut unproven: std::collections::VecDeque<(u64, usize)> = std::collections::VecDeque::new();
     let fault = loop {
         match FrameHeader::read_frame(&frames[tail.position..], identity, tail.end) {
+            Ok(Some((header, _))) if header.epoch < tail.epoch && keeps(Mutant::EpochOrder) => {
+                break Some(FrameFault::Stale {
+                    before: tail.epoch,
+                    found: header.epoch,
+                });
+            }
             Ok(Some((header, _))) => {
+                tail.epoch = header.epoch;
                 if let Some(hint) = hint_of(&header, base, tail.position) {
                     tail.hints.note(hint);
                 }
@@ -90,10 +101,6 @@ pub(super) fn scan_tail(segment: &[u8], identity: Identity, base: u64) -> Tail {
             Err(fault) => break Some(fault),
         }
     };
-    // A marker at the very end covers everything before it, and nothing depends on the marker itself.
-    if tail.watermark == tail.end {
-        unproven.clear();
-    }
     tail.unproven_position = unproven
         .front()
         .map_or(tail.position, |(_, position)| *position);
@@ -138,6 +145,8 @@ pub(super) struct Recovered {
     pub(super) end: u64,
     pub(super) watermark: u64,
     pub(super) last_append_time: u64,
+    /// Epoch of the last proven frame.
+    pub(super) epoch: u32,
     /// Why the partition must not be written, if it must not.
     pub(super) damage: Option<LogError>,
 }
@@ -222,6 +231,7 @@ pub(super) fn recover(
         end: tail.end,
         watermark: tail.watermark,
         last_append_time: tail.last_append_time,
+        epoch: tail.epoch,
         damage,
     })
 }
@@ -230,19 +240,19 @@ pub(super) fn recover(
 /// not, and the kernel may believe them clean: so they are written again, not just synced.
 fn repair_tail(file: &dyn DiskFile, bytes: &[u8], tail: &Tail) -> io::Result<()> {
     let mut dirty = false;
-    if tail.unproven_position < tail.position {
+    if tail.unproven_position < tail.position && keeps(Mutant::TailRewrite) {
         let again = bytes[tail.unproven_position..tail.position].to_vec();
         file.write_all_at(&again, tail.unproven_position as u64)?;
         dirty = true;
     }
-    if let Verdict::Torn { to, fault } = &tail.verdict {
+    if let (Verdict::Torn { to, fault }, true) = (&tail.verdict, keeps(Mutant::TailZero)) {
         tracing::warn!(bytes = to - tail.position, %fault, "cutting a torn tail that was never acknowledged");
         file.write_all_at(&vec![0; to - tail.position], tail.position as u64)?;
         dirty = true;
     }
     // Sealed, but its successor never got its name: nothing relies on the footer, and the segment is written on.
     let footer_position = bytes.len() - SEGMENT_FOOTER_BYTES;
-    if !is_zero(&bytes[footer_position..]) {
+    if !is_zero(&bytes[footer_position..]) && keeps(Mutant::FooterClear) {
         file.write_all_at(&[0; SEGMENT_FOOTER_BYTES], footer_position as u64)?;
         dirty = true;
     }

@@ -19,7 +19,7 @@ pub(super) struct Segment {
     pub(super) base: u64,
     pub(super) path: PathBuf,
     identity: Identity,
-    disk: Arc<dyn Disk>,
+    pub(super) disk: Arc<dyn Disk>,
     opened: OnceLock<Opened>,
 }
 

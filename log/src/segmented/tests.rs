@@ -47,17 +47,15 @@ impl Fixture {
         Self {
             directory: tempfile::tempdir().unwrap(),
             durability: Durability::Always,
-            segment_bytes_max: SEGMENT_BYTES_MIN,
+            segment_bytes_max: 1024 * 1024,
         }
     }
 
     fn config(&self) -> SegmentedConfig {
+        let directory = self.directory.path().join("log");
         SegmentedConfig {
-            directory: self.directory.path().join("log"),
-            log_id: [9; 16],
-            partitions: 1,
-            durability: self.durability,
             segment_bytes_max: self.segment_bytes_max,
+            ..SegmentedConfig::new(directory, [9; 16], 1, self.durability)
         }
     }
 

@@ -13,6 +13,7 @@ use crate::layout::{
     FRAME_HEADER_BYTES, FrameHeader, SEGMENT_FOOTER_BYTES, SEGMENT_HEADER_BYTES, SegmentFooter,
     SegmentHeader, chain, index, seal_frame,
 };
+use crate::mutants::{Mutant, keeps};
 use crate::{AppendTime, Appended, Batch, Durability, LogError, Offset, PartitionWriter};
 
 /// The segment being written, as the writer knows it.
@@ -125,7 +126,12 @@ impl SegmentedWriter {
 
     /// Completes the frames in `scratch[from..to]` and writes them at the active segment's position.
     fn write_frames(&mut self, starts: &[usize], from: usize, to: usize) -> std::io::Result<()> {
-        let synced = self.partition.durable_end.load().get();
+        let watermark = if keeps(Mutant::Watermark) {
+            self.partition.durable_end.load()
+        } else {
+            Offset::ZERO
+        };
+        let synced = watermark.get();
         for start in starts {
             let frame = &mut self.scratch[*start..to];
             let crc = seal_frame(frame, synced, self.epoch, self.partition.identity);
@@ -163,7 +169,9 @@ impl SegmentedWriter {
         self.active
             .file
             .write_all_at(&footer.to_bytes(partition.identity), footer_position)?;
-        self.active.file.sync_data()?;
+        if keeps(Mutant::SealSync) {
+            self.active.file.sync_data()?;
+        }
         self.active.segment.note(&self.hints);
         self.hints.clear();
         self.preparer.save_hints(&self.active.segment);
@@ -240,10 +248,14 @@ pub(super) fn name_segment(
         created_at,
     };
     file.write_all_at(&header.to_bytes(), 0)?;
-    file.sync_data()?;
+    if keeps(Mutant::HeaderSync) {
+        file.sync_data()?;
+    }
     let path = Segment::path_of(&partition.directory, base.get());
     partition.disk.rename(&prepared_path, &path)?;
-    partition.disk.sync_directory(&partition.directory)?;
+    if keeps(Mutant::DirectorySync) {
+        partition.disk.sync_directory(&partition.directory)?;
+    }
     let disk = Arc::clone(&partition.disk);
     let map = file.map()?;
     let segment = Segment::active(
@@ -323,7 +335,12 @@ impl PartitionWriter for SegmentedWriter {
         let mut sync_time = Duration::ZERO;
         if self.durability == Durability::Always {
             let began = Instant::now();
-            self.or_poison(start, self.active.file.sync_data())?;
+            if !keeps(Mutant::PublishAfterSync) {
+                self.partition.durable_end.publish(self.end);
+            }
+            if keeps(Mutant::BatchSync) {
+                self.or_poison(start, self.active.file.sync_data())?;
+            }
             sync_time = began.elapsed();
         }
         self.active.segment.note(&self.hints);
@@ -347,7 +364,10 @@ impl PartitionWriter for SegmentedWriter {
     fn idle(&mut self) -> Result<(), LogError> {
         self.partition.check_poison()?;
         self.partition.sync_left()?;
-        if self.watermark == self.end || self.active.room() < FRAME_HEADER_BYTES as u64 {
+        if self.watermark == self.end
+            || !keeps(Mutant::IdleMarker)
+            || self.active.room() < FRAME_HEADER_BYTES as u64
+        {
             return Ok(());
         }
         let marked = self.write_marker();

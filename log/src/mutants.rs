@@ -1,0 +1,79 @@
+//! Durability mutants: each names one thing the write path does for durability, so that the suite can take it away and
+//! prove that it notices.
+//!
+//! Outside this room's own tests [`keeps`] is a constant `true`: the shipped code has no switch.
+
+/// One thing that can be taken away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mutant {
+    /// The sync of a batch before it is acknowledged.
+    BatchSync,
+    /// Publishing the durable end only after the sync.
+    PublishAfterSync,
+    /// The sync of the footer and all frames before the next segment gets its name.
+    SealSync,
+    /// The sync of a segment's header before it gets its name.
+    HeaderSync,
+    /// The sync of the directory after a segment got its name.
+    DirectorySync,
+    /// The sync of a partition's directory at open.
+    DirectoryResync,
+    /// The sync of the parent after a directory was made.
+    ParentSync,
+    /// Verifying a frame header's checksum.
+    HeaderChecksum,
+    /// Verifying a frame body's checksum.
+    BodyChecksum,
+    /// Log id and partition in the header's checksum.
+    Identity,
+    /// The synced watermark in every frame.
+    Watermark,
+    /// The marker of an idle log.
+    IdleMarker,
+    /// Refusing a frame of an older epoch behind a newer one.
+    EpochOrder,
+    /// A new epoch at each open.
+    EpochAdvance,
+    /// Writing unproven frames again at open.
+    TailRewrite,
+    /// Zeroing a torn tail.
+    TailZero,
+    /// Clearing the footer of a segment that is written on.
+    FooterClear,
+    /// Poisoning after a failed sync.
+    Poison,
+    /// The lock on the data directory.
+    Lock,
+}
+
+#[cfg(test)]
+thread_local! {
+    static REMOVED: std::cell::Cell<Option<Mutant>> = const { std::cell::Cell::new(None) };
+}
+
+/// Whether the code does what `mutant` names.
+#[cfg(test)]
+pub(crate) fn keeps(mutant: Mutant) -> bool {
+    REMOVED.get() != Some(mutant)
+}
+
+/// Whether the code does what `mutant` names: it does.
+#[cfg(not(test))]
+#[inline(always)]
+pub(crate) const fn keeps(_: Mutant) -> bool {
+    true
+}
+
+/// Runs `suite` on this thread with one thing taken away.
+#[cfg(test)]
+pub(crate) fn without<T>(mutant: Mutant, suite: impl FnOnce() -> T) -> T {
+    struct Restore;
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            REMOVED.set(None);
+        }
+    }
+    REMOVED.set(Some(mutant));
+    let _restore = Restore;
+    suite()
+}

@@ -1,0 +1,690 @@
+//! The segmented log on a disk that loses power, fails and fills up, against a plain list of what was acknowledged.
+//!
+//! Method: a seed makes a script of appends, idle moments, restarts, failed syncs and power losses, the latter at any file
+//! operation, inside recovery too. After every recovery: all that was acknowledged or seen by a reader is there, once and
+//! in order; what was in doubt is there in whole frames, in order, or not at all; nothing else is; the partition is not
+//! called damaged. Then the log is appended to and loses power again.
+//!
+//! The same suites run once for every durability mutant and must fail for each: a suite that cannot fail shows nothing.
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::recovery::{Verdict, scan_tail};
+use super::{Preparation, SegmentedConfig, SegmentedLog};
+use crate::disk::Disk;
+use crate::disk::simulated::{Fault, Random, SimulatedDisk};
+use crate::layout::{
+    FRAME_HEADER_BYTES, FrameHeader, Identity, SEGMENT_FOOTER_BYTES, SEGMENT_HEADER_BYTES,
+    SegmentHeader, is_zero, seal_frame,
+};
+use crate::mutants::{Mutant, keeps, without};
+use crate::{
+    AppendTime, Batch, DataLock, Durability, EventLog, Key, LogError, Offset, PartitionId,
+    PartitionWriter, RecordTag, ScanLimit,
+};
+
+const P0: PartitionId = PartitionId::new(0);
+const SEGMENT_BYTES: u64 = 8 * 1024;
+
+type Outcome = Result<(), String>;
+
+/// A frame as the oracle remembers it: a serial number and a length say all of its bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Written {
+    base: u64,
+    records: u16,
+    serial: u32,
+    length: u32,
+}
+
+fn config() -> SegmentedConfig {
+    SegmentedConfig {
+        segment_bytes_first: SEGMENT_BYTES / 2,
+        segment_bytes_max: SEGMENT_BYTES,
+        preparation: Preparation::Inline,
+        ..SegmentedConfig::new(PathBuf::from("/log"), [5; 16], 1, Durability::Always)
+    }
+}
+
+fn open(disk: &SimulatedDisk) -> Result<SegmentedLog, LogError> {
+    SegmentedLog::open(config(), Arc::new(disk.clone()) as Arc<dyn Disk>)
+}
+
+fn record_bytes(serial: u32, length: u32, bytes: &mut Vec<u8>) {
+    bytes.extend_from_slice(&serial.to_le_bytes());
+    bytes.extend_from_slice(&length.to_le_bytes());
+    let mut random = Random(u64::from(serial));
+    for _ in 0..length / 8 {
+        // Runs of zeros are what a lost sector looks like: some records have them.
+        let word = if serial.is_multiple_of(3) {
+            0
+        } else {
+            random.next()
+        };
+        bytes.extend_from_slice(&word.to_le_bytes());
+    }
+}
+
+fn batch_of(
+    random: &mut Random,
+    start: Offset,
+    serial: &mut u32,
+    time: u64,
+) -> (Batch, Vec<Written>) {
+    let mut batch = Batch::new();
+    let mut frames = Vec::new();
+    batch.start_at(start);
+    for _ in 0..=random.below(4) {
+        let records = u16::try_from(1 + random.below(2)).unwrap();
+        let length = u32::try_from(random.below(200) * 8).unwrap();
+        let written = Written {
+            base: batch.end().get(),
+            records,
+            serial: *serial,
+            length,
+        };
+        batch.begin_frame(
+            Key::new([1; 16]),
+            *serial + 1,
+            None,
+            AppendTime::from_micros(time),
+        );
+        for _ in 0..records {
+            batch.record(|bytes| {
+                record_bytes(written.serial, written.length, bytes);
+                RecordTag {
+                    event_type: 1,
+                    schema: 1,
+                    codec: 1,
+                }
+            });
+        }
+        batch.end_frame();
+        frames.push(written);
+        *serial += 1;
+    }
+    (batch, frames)
+}
+
+/// Everything a reader sees, each byte checked against its serial number.
+fn read_all(log: &SegmentedLog) -> Result<Vec<Written>, String> {
+    let reader = log.reader(P0).map_err(|error| error.to_string())?;
+    let mut frames = Vec::new();
+    let mut wrong = None;
+    let mut expected = Vec::new();
+    let scanned = reader.scan(Offset::ZERO, ScanLimit::NONE, &mut |frame| {
+        let mut written = Written {
+            base: frame.base.get(),
+            records: 0,
+            serial: 0,
+            length: 0,
+        };
+        for record in frame.records() {
+            let Some((head, _)) = record.bytes.split_at_checked(8) else {
+                wrong = Some(format!("record {} is cut", record.offset));
+                return ControlFlow::Break(());
+            };
+            written.serial = u32::from_le_bytes(head[..4].try_into().unwrap());
+            written.length = u32::from_le_bytes(head[4..].try_into().unwrap());
+            written.records += 1;
+            expected.clear();
+            record_bytes(written.serial, written.length.min(1 << 16), &mut expected);
+            if record.bytes != expected {
+                wrong = Some(format!("record {} has wrong bytes", record.offset));
+                return ControlFlow::Break(());
+            }
+        }
+        frames.push(written);
+        ControlFlow::Continue(())
+    });
+    match (wrong, scanned) {
+        (Some(wrong), _) => Err(wrong),
+        (None, Err(error)) => Err(error.to_string()),
+        (None, Ok(_)) => Ok(frames),
+    }
+}
+
+/// What must be there, and what may be.
+#[derive(Debug, Default)]
+struct Oracle {
+    acknowledged: Vec<Written>,
+    in_doubt: Vec<Written>,
+}
+
+impl Oracle {
+    /// Compares a recovered log with what was promised; what it shows is promised from now on.
+    fn recovered(&mut self, log: &SegmentedLog) -> Outcome {
+        if let Some(reason) = &log.status()[0].unwritable {
+            return Err(format!("a crash is no damage, but: {reason}"));
+        }
+        // Nothing that was cut may lie in wait behind the end.
+        let segments = log.partitions[0].segments();
+        let last = &segments[segments.len() - 1];
+        let map = last
+            .disk
+            .open(&last.path)
+            .and_then(|file| file.map())
+            .map_err(|error| error.to_string())?;
+        let tail = scan_tail(map.bytes(), Identity::new([5; 16], 0), last.base);
+        expect(
+            tail.verdict == Verdict::Clean,
+            "behind a recovered log stand zeros",
+        )?;
+        let footer = &map.bytes()[map.bytes().len() - SEGMENT_FOOTER_BYTES..];
+        expect(is_zero(footer), "the segment that is written has no footer")?;
+        let found = read_all(log)?;
+        let promised: Vec<Written> = self
+            .acknowledged
+            .iter()
+            .chain(&self.in_doubt)
+            .copied()
+            .collect();
+        if found.len() < self.acknowledged.len() {
+            return Err(format!(
+                "{} frames were acknowledged, {} are there",
+                self.acknowledged.len(),
+                found.len()
+            ));
+        }
+        if promised.get(..found.len()) != Some(&*found) {
+            return Err("the frames are not those that were appended".to_owned());
+        }
+        self.acknowledged = found;
+        self.in_doubt.clear();
+        Ok(())
+    }
+
+    /// Whatever a reader sees before a crash must be there after it.
+    fn seen(&mut self, log: &SegmentedLog) -> Outcome {
+        let seen = read_all(log)?;
+        if seen.len() > self.acknowledged.len() {
+            let promised: Vec<Written> = self
+                .acknowledged
+                .iter()
+                .chain(&self.in_doubt)
+                .copied()
+                .collect();
+            if promised.get(..seen.len()) != Some(&*seen) {
+                return Err("a reader saw frames that were not appended".to_owned());
+            }
+            self.in_doubt.drain(..seen.len() - self.acknowledged.len());
+            self.acknowledged = seen;
+        }
+        Ok(())
+    }
+}
+
+/// One seed: several lives of one log. Returns how many recoveries were checked.
+fn power_losses(seed: u64) -> Result<u64, String> {
+    let mut random = Random(seed);
+    let mut disk = SimulatedDisk::new();
+    let mut oracle = Oracle::default();
+    let mut serial = 0;
+    let mut states = 0;
+    for _ in 0..4 {
+        // Recovery itself may be cut short, again and again.
+        let mut cut_short = random.below(3);
+        let log = loop {
+            let cut = cut_short > 0 && random.one_in(2);
+            if cut {
+                cut_short -= 1;
+                disk.set_fault(Some((1 + random.below(20), Fault::PowerLoss)));
+            }
+            match open(&disk) {
+                Ok(log) => {
+                    disk.set_fault(None);
+                    break log;
+                }
+                Err(error) if !cut => return Err(format!("the log does not open: {error}")),
+                Err(_) => {
+                    disk = disk.after_power_loss(&mut random);
+                    states += 1;
+                }
+            }
+        };
+        oracle.recovered(&log)?;
+        states += 1;
+        live(&mut random, &disk, &log, &mut oracle, &mut serial)?;
+        drop(log);
+        // A killed process leaves the cache; lost power does not.
+        if random.one_in(4) {
+            disk.set_fault(None);
+        } else {
+            disk = disk.after_power_loss(&mut random);
+        }
+    }
+    Ok(states)
+}
+
+/// Appends until the power goes, a sync fails, or the script ends.
+fn live(
+    random: &mut Random,
+    disk: &SimulatedDisk,
+    log: &SegmentedLog,
+    oracle: &mut Oracle,
+    serial: &mut u32,
+) -> Outcome {
+    let mut writer = log.writer(P0).map_err(|error| error.to_string())?;
+    let fault = match random.below(4) {
+        0 => None,
+        1 => Some(Fault::Error(std::io::ErrorKind::Other)),
+        _ => Some(Fault::PowerLoss),
+    };
+    disk.set_fault(fault.map(|fault| (1 + random.below(40), fault)));
+    let mut failed = false;
+    for _ in 0..random.below(16) {
+        if random.one_in(5) {
+            // A marker promises nothing: its failure poisons, and loses nothing.
+            failed |= writer.idle().is_err();
+            continue;
+        }
+        let (batch, frames) = batch_of(
+            random,
+            writer.end(),
+            serial,
+            writer.last_append_time().as_micros() + 1,
+        );
+        match writer.append(&batch) {
+            Ok(_) if failed => return Err("a poisoned partition acknowledged an append".to_owned()),
+            Ok(_) => oracle.acknowledged.extend(frames),
+            Err(LogError::OutcomeUnknown { .. }) => {
+                failed = true;
+                oracle.in_doubt.extend(frames);
+            }
+            Err(LogError::Poisoned { .. }) if failed => {}
+            Err(LogError::StorageFull { .. } | LogError::Io { .. }) => {}
+            Err(error) => return Err(format!("an append failed with {error}")),
+        }
+    }
+    if random.one_in(3) {
+        oracle.seen(log)
+    } else {
+        Ok(())
+    }
+}
+
+/// Many seeds; the error names the first that fails.
+fn power_loss_seeds(first: u64, states_wanted: u64) -> Result<u64, String> {
+    let mut states = 0;
+    let mut seed = first;
+    while states < states_wanted {
+        let here = seed;
+        states += power_losses(here).map_err(|error| {
+            format!("seed {here}: {error}\n  again: ORDER_LOG_SEED={here} ORDER_LOG_STATES=1 cargo test -p order-log power_loss -- --nocapture")
+        })?;
+        seed += 1;
+    }
+    Ok(states)
+}
+
+fn power_loss() -> Outcome {
+    power_loss_seeds(1, 4_000).map(|_| ())
+}
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |value| {
+        value
+            .parse()
+            .unwrap_or_else(|_| panic!("{name} is not a number"))
+    })
+}
+
+#[test]
+fn power_loss_at_any_operation_loses_nothing_that_was_acknowledged() {
+    let states = power_loss_seeds(
+        number("ORDER_LOG_SEED", 1),
+        number("ORDER_LOG_STATES", 100_000),
+    )
+    .unwrap();
+    println!("{states} states after power loss, 0 violations");
+}
+
+/// A script of `operations` file operations, its n-th failing once or for ever, for every n.
+#[test]
+fn any_failing_operation_is_refused_or_in_doubt_and_never_a_false_acknowledgement() {
+    const KIND: std::io::ErrorKind = std::io::ErrorKind::Other;
+    let mut n = 1;
+    loop {
+        let mut reached = false;
+        for fault in [
+            Fault::Error(KIND),
+            Fault::ErrorForever(KIND),
+            Fault::Error(std::io::ErrorKind::StorageFull),
+        ] {
+            let mut random = Random(7);
+            let disk = SimulatedDisk::new();
+            disk.set_fault(Some((n, fault)));
+            let mut oracle = Oracle::default();
+            let mut serial = 0;
+            if let Ok(log) = open(&disk) {
+                let mut writer = log.writer(P0).unwrap();
+                for _ in 0..120 {
+                    let (batch, frames) = batch_of(&mut random, writer.end(), &mut serial, 1);
+                    match writer.append(&batch) {
+                        Ok(_) => oracle.acknowledged.extend(frames),
+                        Err(LogError::OutcomeUnknown { .. }) => oracle.in_doubt.extend(frames),
+                        Err(_) => {}
+                    }
+                }
+            }
+            reached |= disk.operations() >= n;
+            disk.set_fault(None);
+            let disk = disk.after_power_loss(&mut random);
+            let log =
+                open(&disk).unwrap_or_else(|error| panic!("operation {n}, {fault:?}: {error}"));
+            oracle
+                .recovered(&log)
+                .unwrap_or_else(|error| panic!("operation {n}, {fault:?}: {error}"));
+        }
+        if !reached {
+            break;
+        }
+        n += 1;
+    }
+    assert!(n > 500, "the script has only {n} operations");
+    println!(
+        "{} operations failed once, for ever, and for want of space",
+        n - 1
+    );
+}
+
+#[test]
+fn a_full_disk_refuses_before_it_writes_and_writing_resumes_by_itself() {
+    for free in 0..50 {
+        let disk = SimulatedDisk::new();
+        disk.set_free_bytes(16 * 1024 + free * 1024);
+        let mut random = Random(free);
+        let mut oracle = Oracle::default();
+        let mut serial = 0;
+        let log = open(&disk).unwrap();
+        let mut writer = log.writer(P0).unwrap();
+        let mut refused = 0;
+        while refused < 3 {
+            let (batch, frames) = batch_of(&mut random, writer.end(), &mut serial, 1);
+            match writer.append(&batch) {
+                Ok(_) => oracle.acknowledged.extend(frames),
+                Err(LogError::StorageFull { .. }) => refused += 1,
+                Err(error) => panic!("{error}"),
+            }
+            oracle.seen(&log).unwrap();
+        }
+        disk.set_free_bytes(1 << 20);
+        let (batch, frames) = batch_of(&mut random, writer.end(), &mut serial, 1);
+        writer.append(&batch).unwrap();
+        oracle.acknowledged.extend(frames);
+        drop((writer, log));
+        let disk = disk.after_power_loss(&mut random);
+        oracle.recovered(&open(&disk).unwrap()).unwrap();
+    }
+}
+
+// Suites that show what power losses cannot.
+
+/// Bytes of a segment with the given frames, each `(base, epoch, synced, identity)`, of 16 bytes of body.
+fn crafted(frames: &[(u64, u32, u64, Identity)]) -> Vec<u8> {
+    let identity = Identity::new([5; 16], 0);
+    let header = SegmentHeader {
+        identity,
+        epoch: 1,
+        base: 0,
+        capacity: 4096,
+        created_at: 0,
+    };
+    let mut segment = vec![0; 4096];
+    segment[..SEGMENT_HEADER_BYTES].copy_from_slice(&header.to_bytes());
+    let mut position = SEGMENT_HEADER_BYTES;
+    for (base, epoch, synced, identity) in frames {
+        let mut body = vec![0; 16];
+        crate::layout::write_record_header(&mut body, 1, 1, 1, 8);
+        body[8..].copy_from_slice(&base.to_le_bytes());
+        let header = FrameHeader {
+            body_crc: crc32fast::hash(&body),
+            body_bytes: 16,
+            records: 1,
+            base: *base,
+            synced: *synced,
+            appended_at: 1,
+            key: [0; 16],
+            previous: None,
+            sequence: 1,
+            epoch: *epoch,
+        };
+        let frame = &mut segment[position..position + header.total_bytes()];
+        header.write_unsealed(frame);
+        frame[FRAME_HEADER_BYTES..].copy_from_slice(&body);
+        seal_frame(frame, *synced, *epoch, *identity);
+        position += header.total_bytes();
+    }
+    segment
+}
+
+fn expect(condition: bool, claim: &str) -> Outcome {
+    if condition {
+        Ok(())
+    } else {
+        Err(format!("not so: {claim}"))
+    }
+}
+
+fn misplaced_frames() -> Outcome {
+    let own = Identity::new([5; 16], 0);
+    for other in [Identity::new([5; 16], 1), Identity::new([6; 16], 0)] {
+        let tail = scan_tail(&crafted(&[(0, 1, 0, own), (1, 1, 1, other)]), own, 0);
+        expect(
+            tail.end == 1,
+            "a frame of another log or partition does not pass",
+        )?;
+    }
+    let tail = scan_tail(&crafted(&[(0, 1, 0, own), (7, 1, 1, own)]), own, 0);
+    expect(tail.end == 1, "a frame of another place does not pass")
+}
+
+fn leftover_frames() -> Outcome {
+    let own = Identity::new([5; 16], 0);
+    let tail = scan_tail(&crafted(&[(0, 2, 0, own), (1, 1, 0, own)]), own, 0);
+    expect(
+        tail.end == 1,
+        "a frame of an older epoch behind a newer one is a leftover",
+    )
+}
+
+/// A frame of one small record.
+fn append_one(writer: &mut dyn PartitionWriter, key: u8) -> Outcome {
+    let mut batch = Batch::new();
+    batch.start_at(writer.end());
+    batch.begin_frame(Key::new([key; 16]), 1, None, AppendTime::from_micros(1));
+    batch.record(|_| RecordTag {
+        event_type: 1,
+        schema: 1,
+        codec: 1,
+    });
+    batch.end_frame();
+    writer
+        .append(&batch)
+        .map(|_| ())
+        .map_err(|error| error.to_string())
+}
+
+fn epochs() -> Outcome {
+    let disk = SimulatedDisk::new();
+    let mut seen = Vec::new();
+    for life in 0..3 {
+        let log = open(&disk).map_err(|error| error.to_string())?;
+        let mut writer = log.writer(P0).map_err(|error| error.to_string())?;
+        append_one(&mut *writer, life)?;
+        let segment = disk
+            .open(&log.partitions[0].segments()[0].path)
+            .and_then(|file| file.map());
+        let segment = segment.map_err(|error| error.to_string())?;
+        seen.push(scan_tail(segment.bytes(), Identity::new([5; 16], 0), 0).epoch);
+    }
+    expect(
+        seen.is_sorted_by(|a, b| a < b),
+        "every life of the log has a higher epoch",
+    )
+}
+
+fn damage_behind_a_watermark() -> Outcome {
+    let disk = SimulatedDisk::new();
+    let log = open(&disk).map_err(|error| error.to_string())?;
+    let mut writer = log.writer(P0).map_err(|error| error.to_string())?;
+    append_one(&mut *writer, 1)?;
+    append_one(&mut *writer, 2)?;
+    judge_flip(&disk, &log, SEGMENT_HEADER_BYTES + 20)
+}
+
+fn damage_before_the_idle_marker() -> Outcome {
+    let disk = SimulatedDisk::new();
+    let log = open(&disk).map_err(|error| error.to_string())?;
+    let mut writer = log.writer(P0).map_err(|error| error.to_string())?;
+    append_one(&mut *writer, 1)?;
+    writer.idle().map_err(|error| error.to_string())?;
+    judge_flip(&disk, &log, SEGMENT_HEADER_BYTES + 20)
+}
+
+fn judge_flip(disk: &SimulatedDisk, log: &SegmentedLog, at: usize) -> Outcome {
+    let segment = disk
+        .open(&log.partitions[0].segments()[0].path)
+        .and_then(|file| file.map());
+    let mut bytes = segment.map_err(|error| error.to_string())?.bytes().to_vec();
+    bytes[at] ^= 4;
+    let tail = scan_tail(&bytes, Identity::new([5; 16], 0), 0);
+    expect(
+        matches!(tail.verdict, Verdict::Damaged { .. }),
+        "a flipped bit in what was synced is damage",
+    )
+}
+
+fn flipped_bits() -> Outcome {
+    let own = Identity::new([5; 16], 0);
+    let good = crafted(&[(0, 1, 0, own), (1, 1, 1, own), (2, 1, 2, own)]);
+    for bit in SEGMENT_HEADER_BYTES * 8..(SEGMENT_HEADER_BYTES + 2 * 88) * 8 {
+        let mut bad = good.clone();
+        bad[bit / 8] ^= 1 << (bit % 8);
+        let tail = scan_tail(&bad, own, 0);
+        expect(tail.end < 2, "a flipped bit does not pass")?;
+    }
+    Ok(())
+}
+
+/// A sync of the directory fails, the process ends, the next one goes on, and then the power goes.
+fn failed_directory_sync_then_restart_then_power_loss() -> Outcome {
+    for operation in 1..60 {
+        let mut random = Random(operation);
+        let mut oracle = Oracle::default();
+        let mut serial = 0;
+        let disk = SimulatedDisk::new();
+        for fault in [
+            Some((operation, Fault::Error(std::io::ErrorKind::Other))),
+            None,
+        ] {
+            disk.set_fault(None);
+            let log = open(&disk).map_err(|error| error.to_string())?;
+            oracle.recovered(&log)?;
+            disk.set_fault(fault);
+            let mut writer = log.writer(P0).map_err(|error| error.to_string())?;
+            // The second life writes too little to begin a segment, which would sync the directory again.
+            for _ in 0..if fault.is_some() { 6 } else { 1 } {
+                let (batch, frames) = batch_of(&mut random, writer.end(), &mut serial, 1);
+                match writer.append(&batch) {
+                    Ok(_) => oracle.acknowledged.extend(frames),
+                    Err(LogError::OutcomeUnknown { .. }) => oracle.in_doubt.extend(frames),
+                    Err(_) => {}
+                }
+            }
+        }
+        for _ in 0..4 {
+            let lost = disk.after_power_loss(&mut random);
+            let mut oracle = Oracle {
+                acknowledged: oracle.acknowledged.clone(),
+                in_doubt: oracle.in_doubt.clone(),
+            };
+            oracle.recovered(&open(&lost).map_err(|error| error.to_string())?)?;
+        }
+    }
+    Ok(())
+}
+
+fn one_process() -> Outcome {
+    let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let _first = DataLock::acquire(directory.path()).map_err(|error| error.to_string())?;
+    expect(
+        DataLock::acquire(directory.path()).is_err(),
+        "a second process is refused",
+    )
+}
+
+type Suite = (&'static str, fn() -> Outcome);
+
+const SUITES: [Suite; 9] = [
+    ("misplaced_frames", misplaced_frames),
+    ("leftover_frames", leftover_frames),
+    ("epochs", epochs),
+    ("damage_behind_a_watermark", damage_behind_a_watermark),
+    (
+        "damage_before_the_idle_marker",
+        damage_before_the_idle_marker,
+    ),
+    ("flipped_bits", flipped_bits),
+    ("one_process", one_process),
+    (
+        "failed_directory_sync_then_restart_then_power_loss",
+        failed_directory_sync_then_restart_then_power_loss,
+    ),
+    ("power_loss", power_loss),
+];
+
+const MUTANTS: [Mutant; 19] = [
+    Mutant::BatchSync,
+    Mutant::PublishAfterSync,
+    Mutant::SealSync,
+    Mutant::HeaderSync,
+    Mutant::DirectorySync,
+    Mutant::DirectoryResync,
+    Mutant::ParentSync,
+    Mutant::HeaderChecksum,
+    Mutant::BodyChecksum,
+    Mutant::Identity,
+    Mutant::Watermark,
+    Mutant::IdleMarker,
+    Mutant::EpochOrder,
+    Mutant::EpochAdvance,
+    Mutant::TailRewrite,
+    Mutant::TailZero,
+    Mutant::FooterClear,
+    Mutant::Poison,
+    Mutant::Lock,
+];
+
+#[test]
+fn every_suite_passes_as_it_is_and_every_mutant_is_killed_by_one() {
+    for (name, suite) in SUITES {
+        suite().unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+    let mut survivors = Vec::new();
+    for mutant in MUTANTS {
+        let killer = without(mutant, || {
+            assert!(!keeps(mutant));
+            SUITES.iter().find_map(|(name, suite)| {
+                let run = std::panic::catch_unwind(suite);
+                match run {
+                    Ok(Ok(())) => None,
+                    Ok(Err(error)) => Some((name, error)),
+                    Err(_) => Some((name, "panicked".to_owned())),
+                }
+            })
+        });
+        match killer {
+            Some((name, error)) => {
+                println!(
+                    "| {mutant:?} | {name} | {} |",
+                    error.lines().next().unwrap_or_default()
+                );
+            }
+            None => survivors.push(mutant),
+        }
+    }
+    assert_eq!(survivors, [], "these can be removed and no suite notices");
+}
