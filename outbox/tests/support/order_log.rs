@@ -36,13 +36,8 @@ pub(crate) struct OrderLog {
 impl OrderLog {
     pub(crate) fn new(partitions: u16) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let config = SegmentedConfig {
-            directory: directory.path().join("log"),
-            log_id: [7; 16],
-            partitions,
-            durability: Durability::Always,
-            segment_bytes_max: SegmentedConfig::SEGMENT_BYTES_DEFAULT,
-        };
+        let path = directory.path().join("log");
+        let config = SegmentedConfig::new(path, [7; 16], partitions, Durability::Always);
         let log = SegmentedLog::open(config, Arc::new(RealDisk)).unwrap();
         let ids = (0..partitions).map(PartitionId::new);
         let writers = ids
