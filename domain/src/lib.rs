@@ -2,6 +2,39 @@
 //!
 //! Pure: no clock, no randomness, no I/O. Time and ids are arguments, so that the same input gives the same events on
 //! every machine and in every replay.
+//!
+//! ```
+//! use order_domain::codec::{Codec, decode, encode};
+//! use order_domain::{
+//!     Amount, Command, Currency, CustomerId, EventContext, Metadata, NewLine, OrderId, PlaceOrder,
+//!     Quantity, Sku, Status, Timestamp, decide, fold_owned,
+//! };
+//!
+//! let place = Command::Place(PlaceOrder {
+//!     customer_id: CustomerId::new("c-1042")?,
+//!     currency: Currency::parse("EUR")?,
+//!     lines: vec![NewLine {
+//!         sku: Sku::new("SKU-1")?,
+//!         quantity: Quantity::new(2)?,
+//!         unit_price: Amount::new(1999)?,
+//!     }],
+//!     metadata: Metadata::new(),
+//! });
+//!
+//! // The command worker decides and appends …
+//! let mut record = Vec::new();
+//! let events = decide(None, &place)?;
+//! let header = encode(Codec::Bincode, &events[0], &EventContext::default(), &mut record);
+//!
+//! // … and the projector decodes and folds.
+//! let id = OrderId::parse("0199c82c-7a1b-7c3d-8e4f-5a6b7c8d9e0f")?;
+//! let mut order = None;
+//! fold_owned(&mut order, id, decode(header, &record)?.event, Timestamp::from_micros(1))?;
+//!
+//! let order = order.expect("the first event makes the order");
+//! assert_eq!((order.status, order.total), (Status::Placed, Amount::new(3998)?));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 #![forbid(unsafe_code)]
 

@@ -4,8 +4,6 @@
 //! Each decodes to the event below; encoding that event in the newest schema gives the file again, byte for byte.
 //! The files are never changed. For a new schema, run once with `GOLDEN_CREATE=1`, which writes only what is missing.
 
-#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
-
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fs;
