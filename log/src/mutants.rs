@@ -47,6 +47,36 @@ pub(crate) enum Mutant {
 }
 
 #[cfg(test)]
+impl Mutant {
+    /// What is taken away, in words.
+    pub(crate) const fn describe(self) -> &'static str {
+        match self {
+            Self::BatchSync => "The sync of a batch before it is acknowledged",
+            Self::PublishAfterSync => "Publishing the durable end only after the sync",
+            Self::SealSync => {
+                "The sync of the footer and all frames before the next segment gets its name"
+            }
+            Self::HeaderSync => "The sync of a segment's header before it gets its name",
+            Self::DirectorySync => "The sync of the directory after a segment got its name",
+            Self::DirectoryResync => "The sync of a partition's directory at open",
+            Self::ParentSync => "The sync of the parent after a directory was made",
+            Self::HeaderChecksum => "Verifying a frame header's checksum",
+            Self::BodyChecksum => "Verifying a frame body's checksum",
+            Self::Identity => "Log id and partition in the header's checksum",
+            Self::Watermark => "The synced watermark in every frame",
+            Self::IdleMarker => "The marker of an idle log",
+            Self::EpochOrder => "Refusing a frame of an older epoch behind a newer one",
+            Self::EpochAdvance => "A new epoch at each open",
+            Self::TailRewrite => "Writing unproven frames again at open",
+            Self::TailZero => "Zeroing a torn tail",
+            Self::FooterClear => "Clearing the footer of a segment that is written on",
+            Self::Poison => "Poisoning after a failed sync",
+            Self::Lock => "The lock on the data directory",
+        }
+    }
+}
+
+#[cfg(test)]
 thread_local! {
     static REMOVED: std::cell::Cell<Option<Mutant>> = const { std::cell::Cell::new(None) };
 }
