@@ -30,6 +30,7 @@ use crate::answer::{self, X_REQUEST_ID};
 use crate::auth::authorize;
 use crate::connection_clock::{ConnectionClock, Phase};
 use crate::error::{Problem, ProblemKind};
+use crate::feed::Feeds;
 use crate::http_metrics::HttpMetrics;
 use crate::readers::Readers;
 use crate::reads::put_retry_after;
@@ -113,6 +114,7 @@ pub(crate) struct Shared {
     pub(crate) facts: Vec<(String, String)>,
     pub(crate) checks: Box<dyn Fn() -> Vec<Check> + Send + Sync>,
     pub(crate) readers: Readers,
+    pub(crate) feeds: Feeds,
     pub(crate) seal: Seal,
     pub(crate) config: ApiConfig,
     http_metrics: HttpMetrics,
@@ -141,9 +143,14 @@ impl Shared {
         *self.stopping.borrow()
     }
 
+    /// Becomes `true` with the shutdown signal.
+    pub(crate) fn stopping(&self) -> watch::Receiver<bool> {
+        self.stopping.subscribe()
+    }
+
     /// Completes with the shutdown signal.
     pub(crate) async fn stopped(&self) {
-        let mut stopping = self.stopping.subscribe();
+        let mut stopping = self.stopping();
         // The sender is a field of `self`: it cannot be gone.
         let _stopped = stopping.wait_for(|stopping| *stopping).await;
     }
@@ -187,6 +194,7 @@ impl Api {
             facts: parts.facts,
             checks: parts.checks,
             readers,
+            feeds: Feeds::new(),
             seal: Seal::of_log(&parts.log_id),
             config,
             request_ids: RequestIds::new(),

@@ -55,6 +55,8 @@ impl Scope {
             | Route::Redrive
             | Route::RedriveAll => Some(Self::Admin),
             Route::Orders
+            | Route::OrdersBulk
+            | Route::Events
             | Route::Order
             | Route::Confirm
             | Route::Pay
@@ -63,7 +65,8 @@ impl Scope {
             | Route::Cancel
             | Route::Refund
             | Route::Lines
-            | Route::Line => Some(if matches!(*method, Method::GET | Method::HEAD) {
+            | Route::Line
+            | Route::OrderEvents => Some(if matches!(*method, Method::GET | Method::HEAD) {
                 Self::Read
             } else {
                 Self::Write

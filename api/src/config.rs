@@ -26,6 +26,10 @@ pub struct ApiConfig {
     pub read_patience: Duration,
     /// The longest wait a client may prefer.
     pub prefer_wait_max: Duration,
+    /// Most feeds (`GET /events`) open at once.
+    pub feeds_max: usize,
+    /// Most lines of a bulk request that wait for their outcome at once.
+    pub bulk_lines_max: usize,
     /// Whether every command on an existing order must carry `If-Match` (428 otherwise).
     pub require_if_match: bool,
     /// Who may use the API; without any, everybody who reaches it.
@@ -47,6 +51,8 @@ impl Default for ApiConfig {
             reads_queued_max: 4096,
             read_patience: Duration::from_secs(1),
             prefer_wait_max: Duration::from_secs(30),
+            feeds_max: 256,
+            bulk_lines_max: 1000,
             require_if_match: false,
             tokens: Vec::new(),
             idempotency_retention: Duration::from_secs(24 * 60 * 60),

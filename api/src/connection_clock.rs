@@ -1,6 +1,7 @@
 //! How long a connection may take for what it is doing. One timer a connection, set again only when it fires, instead of
 //! several a request: the deadlines themselves are stores to memory.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -73,6 +74,12 @@ impl ConnectionClock {
         }
     }
 
+    /// The answer is a stream: there is no deadline until the guard is dropped.
+    pub(crate) fn stream(clock: &Arc<Self>) -> StreamGuard {
+        clock.enter(Phase::Streaming);
+        StreamGuard(Arc::clone(clock))
+    }
+
     /// The request waits for its body, or no more.
     pub(crate) fn awaits_body(&self, awaits: bool) {
         let (from, to) = if awaits {
@@ -128,6 +135,17 @@ impl ConnectionClock {
     }
 }
 
+/// Held by an answer that is a stream, for as long as it is.
+#[derive(Debug)]
+pub(crate) struct StreamGuard(Arc<ConnectionClock>);
+
+impl Drop for StreamGuard {
+    fn drop(&mut self) {
+        self.0.enter(Phase::AwaitingHead);
+        self.0.set(Instant::now() + self.0.head);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,6 +179,19 @@ mod tests {
         clock.awaits_body(false);
         assert!(clock.expire(now + REQUEST));
         assert_eq!(clock.phase(), Phase::WorkOverdue);
+    }
+
+    #[test]
+    fn a_stream_has_no_deadline_until_it_ends() {
+        let clock = Arc::new(ConnectionClock::new(HEAD, REQUEST));
+        clock.begin_request(clock.opened);
+        let guard = ConnectionClock::stream(&clock);
+        clock.end_request(clock.opened);
+        assert_eq!(clock.left(clock.opened + 100 * REQUEST), HEAD);
+        assert!(clock.expire(clock.opened + 100 * REQUEST));
+        assert_eq!(clock.phase(), Phase::Streaming);
+        drop(guard);
+        assert_eq!(clock.phase(), Phase::AwaitingHead);
     }
 
     #[test]

@@ -67,6 +67,8 @@ problem_kinds! {
     OrderNotFound = NOT_FOUND, "order-not-found", "There is no such order";
     /// The order has no such line.
     LineNotFound = NOT_FOUND, "line-not-found", "The order has no such line";
+    /// The order exists, and did not have this version, or did not exist at this time.
+    VersionNotFound = NOT_FOUND, "version-not-found", "The order has no such version";
     /// There is no such projection.
     ProjectionNotFound = NOT_FOUND, "projection-not-found", "There is no such projection";
     /// The outbox holds no such event: it was delivered, is on its way, or does not exist.
@@ -97,6 +99,9 @@ problem_kinds! {
     UnsupportedMediaType = UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body has an unsupported type";
     /// The body is well formed, and a value in it is not possible. `errors` points at each.
     InvalidValue = UNPROCESSABLE_ENTITY, "invalid-value", "A value is not possible";
+    /// The order has had too many commands to tell its history from the beginning. Ask for its latest events with
+    /// `after_version`.
+    HistoryTooLong = UNPROCESSABLE_ENTITY, "history-too-long", "The order's history is too long";
     /// A sum of money leaves the range of 64-bit minor units.
     AmountOverflow = UNPROCESSABLE_ENTITY, "amount-overflow", "An amount is out of range";
     /// A payment is not the order's total.

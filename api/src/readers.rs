@@ -32,6 +32,8 @@ pub(crate) struct FoundOrder {
     pub(crate) version: Version,
     /// The JSON shown to clients.
     pub(crate) json: Bytes,
+    /// Base offset of the last frame folded into the row: where the walk of its history starts.
+    pub(crate) last_frame: Offset,
 }
 
 /// What a read of one order found, and how fresh that is.
@@ -210,6 +212,7 @@ impl Worker {
                         FoundOrder {
                             version: row.version,
                             json: Bytes::from(json),
+                            last_frame: row.last_frame,
                         }
                     });
                     let read = OrderRead {

@@ -20,6 +20,8 @@ use crate::answer::{self, PREFERENCE_APPLIED, READ_MODEL_LAG, READ_MODEL_POSITIO
 use crate::api::Shared;
 use crate::conditions::known_versions;
 use crate::error::{Problem, ProblemKind};
+use crate::history::{Moment, order_at};
+use crate::order_json;
 use crate::order_path::OrderPath;
 use crate::query;
 use crate::readers::{FoundOrder, OrderRead};
@@ -30,6 +32,28 @@ use crate::sync_token::sync_tokens;
 #[serde(deny_unknown_fields)]
 struct OrderQuery {
     min_version: Option<u32>,
+    at_version: Option<u32>,
+    as_of: Option<String>,
+}
+
+impl OrderQuery {
+    /// The moment asked for; `None` is now.
+    fn moment(&self) -> Result<Option<Moment>, Problem> {
+        let asked = [
+            self.min_version.is_some(),
+            self.at_version.is_some(),
+            self.as_of.is_some(),
+        ];
+        if asked.into_iter().filter(|asked| *asked).count() > 1 {
+            let reason = "cannot be combined with another of min_version, at_version, as_of";
+            return Err(query::refuse("at_version", reason));
+        }
+        if let Some(version) = self.at_version {
+            return Ok(Some(Moment::Version(Version::new(version))));
+        }
+        let time = self.as_of.as_deref().map(|text| query::time("as_of", text));
+        Ok(time.transpose()?.map(Moment::Time))
+    }
 }
 
 /// `GET /orders/:id`
@@ -42,26 +66,40 @@ pub(crate) async fn order(
     let query: OrderQuery = query::parse(&uri)?;
     let known = known_versions(&headers)?;
     let wait = Wait::of(&shared, &headers);
-    let read = fresh_order(&shared, id, &headers, query.min_version, &wait).await?;
-    let Some(order) = read.order else {
-        return Err(Problem::new(
-            ProblemKind::OrderNotFound,
-            format!("there is no order {id}"),
-        ));
+    let (version, json, read) = match query.moment()? {
+        None => {
+            let read = fresh_order(&shared, id, &headers, query.min_version, &wait).await?;
+            let order = read.order.as_ref().ok_or_else(|| not_found(id))?;
+            (order.version, order.json.clone(), read)
+        }
+        Some(moment) => {
+            let (order, read) = order_at(&shared, id, moment, &headers).await?;
+            let mut json = Vec::new();
+            order_json::write_order(&order, &mut json);
+            (order.version, json.into(), read)
+        }
     };
-    let not_modified = known.is_some_and(|tags| tags.weakly_match(order.version));
+    let not_modified = known.is_some_and(|tags| tags.weakly_match(version));
     let mut response = if not_modified {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response
     } else {
-        answer::json(StatusCode::OK, order.json)
+        answer::json(StatusCode::OK, json)
     };
-    answer::put_version(&mut response, order.version);
+    answer::put_version(&mut response, version);
     let partition = (shared.partition_of)(id);
     put_freshness(&mut response, partition, read.position, read.lag_ms);
     wait.put_applied(&mut response);
     Ok(response)
+}
+
+/// The problem of an order that does not exist.
+pub(crate) fn not_found(id: OrderId) -> Problem {
+    Problem::new(
+        ProblemKind::OrderNotFound,
+        format!("there is no order {id}"),
+    )
 }
 
 /// How long a read may wait.

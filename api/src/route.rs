@@ -51,6 +51,9 @@ routes! {
     DeadLetter = "/outbox/dead/{id}", "/outbox/dead/:id", [Get];
     Redrive = "/outbox/dead/{id}/redrive", "/outbox/dead/:id/redrive", [Post];
     RedriveAll = "/outbox/dead/redrive", "/outbox/dead/redrive", [Post];
+    OrderEvents = "/orders/{id}/events", "/orders/:id/events", [Get];
+    OrdersBulk = "/orders/bulk", "/orders/bulk", [Post];
+    Events = "/events", "/events", [Get];
     Livez = "/livez", "/livez", [Get];
     Readyz = "/readyz", "/readyz", [Get];
     Healthz = "/healthz", "/healthz", [Get];
@@ -96,6 +99,7 @@ impl Route {
         ];
         match (first, rest) {
             ("orders", rest) => Self::of_orders(rest),
+            ("events", [None, ..]) => Self::Events,
             ("projections", rest) => Self::of_projections(rest),
             ("outbox", rest) => Self::of_outbox(rest),
             ("livez", [None, ..]) => Self::Livez,
@@ -133,6 +137,7 @@ impl Route {
             [None, ..] => Self::Orders,
             // The router has no empty parameter.
             [Some(""), ..] | [_, _, Some(""), _] => Self::Unmatched,
+            [Some("bulk"), None, ..] => Self::OrdersBulk,
             [Some(_), None, ..] => Self::Order,
             [Some(_), Some(step), None, _] => match step {
                 "confirm" => Self::Confirm,
@@ -142,6 +147,7 @@ impl Route {
                 "cancel" => Self::Cancel,
                 "refund" => Self::Refund,
                 "lines" => Self::Lines,
+                "events" => Self::OrderEvents,
                 _ => Self::Unmatched,
             },
             [Some(_), Some("lines"), Some(_), None] => Self::Line,

@@ -9,7 +9,7 @@ use axum::routing::{delete, get, post};
 use crate::api::Shared;
 use crate::error::{Problem, ProblemKind};
 use crate::route::Route;
-use crate::{admin, health, list, reads, writes};
+use crate::{admin, bulk, feed, health, history, list, reads, writes};
 
 pub(crate) fn router(shared: Arc<Shared>) -> Router {
     let routes = [
@@ -23,6 +23,9 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         (Route::Refund, post(writes::refund)),
         (Route::Lines, post(writes::add_line)),
         (Route::Line, delete(writes::remove_line)),
+        (Route::OrderEvents, get(history::events)),
+        (Route::OrdersBulk, post(bulk::orders)),
+        (Route::Events, get(feed::events)),
         (Route::Projections, get(admin::projections)),
         (Route::Pause, post(admin::pause)),
         (Route::Resume, post(admin::resume)),
