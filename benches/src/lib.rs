@@ -5,6 +5,7 @@
 //! reported is the ratio. Nothing here asserts a time, and nothing outside this room depends on it.
 //!
 //! - [`reference`]: the bare work, each a small program.
+//! - [`rooms`]: the rooms, driven by the same loops.
 //! - [`measure`]: contestants in turn, medians, ratios.
 //! - [`load`]: the open-loop load generator behind the `loadtest` binary.
 //! - [`report`] and [`machine`]: Markdown and JSON, with the machine, its file system and how disturbed it was.
@@ -16,4 +17,5 @@ pub mod machine;
 pub mod measure;
 pub mod reference;
 pub mod report;
+pub mod rooms;
 pub mod sample;

@@ -112,13 +112,17 @@ impl OrderRequest {
     }
 }
 
-/// A record of [`RECORD_BYTES`] bytes that no two numbers share.
+/// Characters of [`record`]s: 64, so that six random bits are one of them.
+const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+/// A record of [`RECORD_BYTES`] bytes of its own for every number: a JSON string of random letters, so that it is valid
+/// in every engine of the log.
 #[must_use]
 pub fn record(number: u64) -> [u8; RECORD_BYTES] {
     let mut chance = Chance::new(number);
-    let mut record = [0; RECORD_BYTES];
-    for word in record.chunks_exact_mut(8) {
-        word.copy_from_slice(&chance.draw().to_le_bytes());
+    let mut record = [b'"'; RECORD_BYTES];
+    for letter in &mut record[1..RECORD_BYTES - 1] {
+        *letter = LETTERS[chance.below(LETTERS.len())];
     }
     record
 }
@@ -174,6 +178,13 @@ mod tests {
                  \"updated_at\":\"{TIMESTAMP}\"}}"
             )
         );
+    }
+
+    #[test]
+    fn records_are_json_and_differ() {
+        let record_1: String = serde_json::from_slice(&record(1)).unwrap();
+        assert_eq!(record_1.len(), RECORD_BYTES - 2);
+        assert_ne!(record(1), record(2));
     }
 
     #[test]

@@ -8,9 +8,12 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Parser;
 use order_benches::machine::{Machine, ProcessorTime};
-use order_benches::measure::{Contest, Row};
-use order_benches::reference::{self, BareFile, Preparation};
+use order_benches::measure::{Contest, Row, repeat_for};
+use order_benches::reference::{self, BareFile, Preparation, Sink};
 use order_benches::report::{Report, Table};
+use order_benches::rooms::{Depth, LogSink, OrderHistory, Store, open_log, replay};
+use order_benches::sample;
+use order_log::{Durability, PartitionId};
 
 /// Measures the bare references in turn; nothing is asserted about the figures.
 #[derive(Debug, Parser)]
@@ -37,6 +40,9 @@ struct Arguments {
 
 /// Events of a replay: enough to be read from more than a cache.
 const REPLAY_EVENTS: u64 = 1_000_000;
+
+/// Records of a scan: as many as the reference has in memory.
+const SCANNED_RECORDS: u64 = 1_000_000;
 
 struct Limits {
     directory: tempfile::TempDir,
@@ -77,7 +83,7 @@ fn main() -> anyhow::Result<()> {
             ("seconds a run".to_owned(), arguments.seconds.to_string()),
             (
                 "record".to_owned(),
-                format!("{} bytes", order_benches::sample::RECORD_BYTES),
+                format!("{} bytes", sample::RECORD_BYTES),
             ),
         ],
         tables,
@@ -89,7 +95,7 @@ fn main() -> anyhow::Result<()> {
 
 type Measure = fn(&Limits) -> anyhow::Result<Vec<Row>>;
 
-const TABLES: [(&str, &str, Measure); 5] = [
+const TABLES: [(&str, &str, Measure); 6] = [
     (
         "Disk: one sync",
         "4 KiB written in place, then `fdatasync`. The first row is what a segment prepared ahead costs.",
@@ -97,7 +103,8 @@ const TABLES: [(&str, &str, Measure); 5] = [
     ),
     (
         "Group commit: waiting producers",
-        "Each producer appends one record and waits for its sync. One queue, one thread, one write and one sync a batch.",
+        "Each producer appends one record and waits for its sync. One queue, one thread, one write and one sync a batch; \
+         the reference's batches go to a bare file, the others' to a log.",
         producers,
     ),
     (
@@ -107,8 +114,13 @@ const TABLES: [(&str, &str, Measure); 5] = [
     ),
     (
         "Memory",
-        "Frames of a length, a CRC and a record, 264 MB of them, written before.",
+        "Frames of a length, a CRC and a record, 264 MB of them, written before. The log's records are as many.",
         memory,
+    ),
+    (
+        "Replay",
+        "A log of new orders, each of one event, warm.",
+        replays,
     ),
     (
         "JSON lines",
@@ -134,14 +146,18 @@ fn producers(limits: &Limits) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
     for producers in [64, 256, 1_024] {
         let work = format!("append, {producers} waiting producers");
-        rows.extend(
-            Contest::new(work, "records")
-                .against("reference", || {
-                    let sink = Box::new(BareFile::durable(&path)?);
-                    reference::measure_producers(sink, producers, limits.duration)
-                })
-                .run(limits.rounds)?,
-        );
+        let mut contest = Contest::new(work, "records").against("reference", || {
+            let sink = Box::new(BareFile::durable(&path)?);
+            reference::measure_producers(sink, producers, limits.duration)
+        });
+        for store in Store::ALL {
+            let goal = "≥ 0.60, then ≥ 0.90 with p99 ≤ 1.5 ×";
+            contest = contest.with_goal(store.name(), goal, move || {
+                let sink = LogSink::new(store, limits.directory.path(), Durability::Always)?;
+                reference::measure_producers(Box::new(sink), producers, limits.duration)
+            });
+        }
+        rows.extend(contest.run(limits.rounds)?);
     }
     Ok(rows)
 }
@@ -150,33 +166,79 @@ fn batches(limits: &Limits) -> anyhow::Result<Vec<Row>> {
     let path = limits.directory.path().join("batches");
     let mut rows = Vec::new();
     for records in [1, 100, 1_000] {
-        rows.extend(
-            Contest::new(format!("append, durable batches of {records}"), "records")
-                .against("reference", || {
-                    let mut file = BareFile::durable(&path)?;
-                    reference::append_batches(&mut file, records, limits.duration)
-                })
-                .run(limits.rounds)?,
-        );
+        let work = format!("append, durable batches of {records}");
+        let mut contest = Contest::new(work, "records").against("reference", || {
+            let mut file = BareFile::durable(&path)?;
+            reference::append_batches(&mut file, records, limits.duration)
+        });
+        for store in Store::ALL {
+            contest = contest.with_goal(store.name(), "≥ 0.70, then ≥ 0.95", move || {
+                let mut sink = LogSink::new(store, limits.directory.path(), Durability::Always)?;
+                reference::append_batches(&mut sink, records, limits.duration)
+            });
+        }
+        rows.extend(contest.run(limits.rounds)?);
     }
     Ok(rows)
 }
 
 fn memory(limits: &Limits) -> anyhow::Result<Vec<Row>> {
     let path = limits.directory.path().join("unsynced");
-    let mut rows = Contest::new("append, not synced", "records")
+    let mut contest = Contest::new("append, not synced, batches of 1000", "records")
         .against("frame + crc into warm memory", || {
             reference::frame_into_memory(limits.duration)
         })
-        .against("the same + pwrite, batches of 1000", || {
+        .against("the same + pwrite", || {
             reference::write_unsynced(&path, 1_000, limits.duration)
-        })
-        .run(limits.rounds)?;
-    rows.extend(
-        Contest::new("scan + verify, warm", "records")
-            .against("reference", || reference::scan_memory(limits.duration))
-            .run(limits.rounds)?,
-    );
+        });
+    for store in Store::ALL {
+        contest = contest.with_goal(store.name(), "≥ 5 M/s, then ≥ 0.50", move || {
+            let mut sink = LogSink::new(store, limits.directory.path(), Durability::Os)?;
+            reference::append_batches(&mut sink, 1_000, limits.duration)
+        });
+    }
+    let mut rows = contest.run(limits.rounds)?;
+
+    let mut contest = Contest::new("scan + verify, warm", "records")
+        .against("reference", || reference::scan_memory(limits.duration));
+    for store in Store::ALL {
+        let mut sink = LogSink::new(store, limits.directory.path(), Durability::Always)?;
+        let record = sample::record(1);
+        for _ in 0..SCANNED_RECORDS / 1_000 {
+            (0..1_000).for_each(|_| sink.add(&record));
+            sink.commit()?;
+        }
+        contest = contest.with_goal(store.name(), "≥ 0.40, then ≥ 0.80", move || {
+            let reader = sink.reader()?;
+            repeat_for(limits.duration, || replay(&*reader, Depth::Verify))
+        });
+    }
+    rows.extend(contest.run(limits.rounds)?);
+    Ok(rows)
+}
+
+fn replays(limits: &Limits) -> anyhow::Result<Vec<Row>> {
+    let mut readers = Vec::new();
+    // The baseline first: it is what the ratio is to.
+    for store in Store::ALL.into_iter().rev() {
+        let directory = limits.directory.path().join("replay").join(store.name());
+        std::fs::create_dir_all(&directory)?;
+        let log = open_log(store, &directory, 1, Durability::Always)?;
+        OrderHistory::new(&log, PartitionId::default())?.place(REPLAY_EVENTS)?;
+        readers.push((store, log.reader(PartitionId::default())?));
+    }
+    let mut rows = Vec::new();
+    for depth in Depth::ALL {
+        let mut contest = Contest::new(depth.name(), "events");
+        for (store, reader) in &readers {
+            let run = move || repeat_for(limits.duration, || replay(&**reader, depth));
+            contest = match depth {
+                Depth::Fold => contest.with_goal(store.name(), "≥ 3 × JSONL, then ≥ 6 ×", run),
+                Depth::Verify | Depth::Decode => contest.against(store.name(), run),
+            };
+        }
+        rows.extend(contest.run(limits.rounds)?);
+    }
     Ok(rows)
 }
 

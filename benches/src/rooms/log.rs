@@ -1,0 +1,166 @@
+//! The log's engines behind the references' [`Sink`].
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use order_log::disk::RealDisk;
+use order_log::segmented::{SegmentedConfig, SegmentedLog};
+use order_log::{
+    AppendTime, Batch, Durability, EventLog, Key, PartitionId, PartitionReader, PartitionWriter,
+    RecordTag,
+};
+use tempfile::TempDir;
+
+use crate::reference::Sink;
+
+/// An engine of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Store {
+    /// The segmented log.
+    Segmented,
+}
+
+impl Store {
+    /// All of them.
+    pub const ALL: [Self; 1] = [Self::Segmented];
+
+    /// The name on the command line and in reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Segmented => "segmented",
+        }
+    }
+}
+
+/// Opens a log in `directory`, with the service's own settings.
+///
+/// # Errors
+/// Whatever kept it from opening.
+pub fn open_log(
+    store: Store,
+    directory: &Path,
+    partitions: u16,
+    durability: Durability,
+) -> anyhow::Result<Arc<dyn EventLog>> {
+    const LOG_ID: [u8; 16] = [0xb; 16];
+    match store {
+        Store::Segmented => Ok(Arc::new(SegmentedLog::open(
+            SegmentedConfig {
+                directory: directory.join("log"),
+                log_id: LOG_ID,
+                partitions,
+                durability,
+                segment_bytes_max: SegmentedConfig::SEGMENT_BYTES_DEFAULT,
+            },
+            Arc::new(RealDisk),
+        )?)),
+    }
+}
+
+/// What stands beside a sample record: a kind of its own, valid JSON and so valid in every engine.
+const TAG: RecordTag = RecordTag {
+    event_type: 1,
+    schema: 1,
+    codec: 2,
+};
+
+/// Partition 0 of a new log that is removed again; each record is a frame of its own, of a key of its own, as a new order
+/// is.
+#[derive(Debug)]
+pub struct LogSink {
+    writer: Box<dyn PartitionWriter>,
+    batch: Batch,
+    at: AppendTime,
+    records: u64,
+    log: Arc<dyn EventLog>,
+    // Last: the files go after the log that has them open.
+    _directory: TempDir,
+}
+
+impl LogSink {
+    /// A new log below `parent`.
+    ///
+    /// # Errors
+    /// Whatever kept it from opening.
+    pub fn new(store: Store, parent: &Path, durability: Durability) -> anyhow::Result<Self> {
+        let directory = tempfile::tempdir_in(parent)
+            .with_context(|| format!("make a directory in {}", parent.display()))?;
+        let log = open_log(store, directory.path(), 1, durability)?;
+        let writer = log.writer(PartitionId::default())?;
+        let mut batch = Batch::new();
+        batch.start_at(writer.end());
+        Ok(Self {
+            writer,
+            batch,
+            at: AppendTime::default(),
+            records: 0,
+            log,
+            _directory: directory,
+        })
+    }
+
+    /// A reading end of what was committed.
+    ///
+    /// # Errors
+    /// Whatever the log said.
+    pub fn reader(&self) -> anyhow::Result<Box<dyn PartitionReader>> {
+        Ok(self.log.reader(PartitionId::default())?)
+    }
+}
+
+impl Sink for LogSink {
+    fn add(&mut self, record: &[u8]) {
+        if self.batch.is_empty() {
+            // One look at the clock a batch, as the command workers do.
+            self.at = now().max(self.writer.last_append_time());
+        }
+        self.records += 1;
+        let mut key = [0; 16];
+        key[8..].copy_from_slice(&self.records.to_be_bytes());
+        self.batch.begin_frame(Key::new(key), 1, None, self.at);
+        self.batch.record(|bytes| {
+            bytes.extend_from_slice(record);
+            TAG
+        });
+        self.batch.end_frame();
+    }
+
+    fn commit(&mut self) -> anyhow::Result<()> {
+        self.writer.append(&self.batch)?;
+        self.batch.start_at(self.writer.end());
+        Ok(())
+    }
+}
+
+fn now() -> AppendTime {
+    let micros = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_micros();
+    AppendTime::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rooms::{Depth, replay};
+    use crate::sample::record;
+
+    #[test]
+    fn what_a_sink_committed_is_in_its_log() {
+        let parent = tempfile::tempdir().unwrap();
+        for store in Store::ALL {
+            let mut sink = LogSink::new(store, parent.path(), Durability::Always).unwrap();
+            for number in 0..10 {
+                sink.add(&record(number));
+                sink.add(&record(number));
+                sink.commit().unwrap();
+            }
+            let reader = sink.reader().unwrap();
+            assert_eq!(replay(&*reader, Depth::Verify).unwrap(), 20);
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! The rooms, driven like the references: the same loop around them, the same records, the same clock.
+
+mod log;
+mod orders;
+mod replay;
+
+pub use log::{LogSink, Store, open_log};
+pub use orders::{OrderHistory, SampleOrder, order_id};
+pub use replay::{Depth, replay};
