@@ -4,26 +4,14 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use order_benches::rooms::{SampleOrder, order_id};
+use order_benches::rooms::{SampleOrder, order_id, place_command};
 use order_domain::codec::{Codec, decode, encode};
-use order_domain::{
-    Amount, Command, Currency, CustomerId, Event, EventContext, NewLine, Order, PlaceOrder,
-    Quantity, Sku, Timestamp, decide, fold,
-};
+use order_domain::{Command, Event, EventContext, Order, Timestamp, decide, fold};
 
 const AT: Timestamp = Timestamp::from_micros(1_795_374_000_000_000);
 
 fn place() -> Command {
-    Command::Place(PlaceOrder {
-        customer_id: CustomerId::new("c-1042").expect("a valid id"),
-        currency: Currency::parse("EUR").expect("a currency"),
-        lines: vec![NewLine {
-            sku: Sku::new("SKU-1").expect("a valid id"),
-            quantity: Quantity::new(2).expect("a valid quantity"),
-            unit_price: Amount::new(1_999).expect("a valid amount"),
-        }],
-        metadata: [("channel".to_owned(), "web".to_owned())].into(),
-    })
+    place_command().expect("the documented request is within the domain")
 }
 
 fn order() -> Order {

@@ -11,7 +11,9 @@ use order_benches::machine::{Machine, ProcessorTime};
 use order_benches::measure::{Contest, Row, repeat_for};
 use order_benches::reference::{self, BareFile, Preparation, Sink};
 use order_benches::report::{Report, Table};
-use order_benches::rooms::{Depth, LogSink, OrderHistory, Store, open_log, replay};
+use order_benches::rooms::{
+    Depth, LogSink, OrderHistory, Store, measure_commands, open_log, replay,
+};
 use order_benches::sample;
 use order_log::{Durability, PartitionId};
 
@@ -157,6 +159,11 @@ fn producers(limits: &Limits) -> anyhow::Result<Vec<Row>> {
                 reference::measure_producers(Box::new(sink), producers, limits.duration)
             });
         }
+        contest = contest.against("segmented, orders through a command worker", || {
+            let directory = tempfile::tempdir_in(limits.directory.path())?;
+            let log = open_log(Store::Segmented, directory.path(), 1, Durability::Always)?;
+            measure_commands(&log, usize::try_from(producers)?, limits.duration)
+        });
         rows.extend(contest.run(limits.rounds)?);
     }
     Ok(rows)

@@ -3,15 +3,15 @@
 //! While a sync is in flight the next batch gathers in the queue; there is no timer. The [`Sink`] behind it is a bare
 //! file for the reference, and the room's own log when the room is measured: the loop around both is the same.
 
-use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use tokio::sync::oneshot;
 
-use crate::measure::{Sample, latencies, nanos};
+use super::{Producer, measure_waiting};
+use crate::measure::Sample;
 use crate::sample::{self, RECORD_BYTES};
 
 /// What takes batches of records: a bare file, or a log.
@@ -128,58 +128,42 @@ impl Appender {
     }
 }
 
-/// Runs before the clock does, so that queues, caches and the scheduler are as they will be.
-const WARM_UP: Duration = Duration::from_millis(200);
+struct Appending {
+    appender: Appender,
+    record: [u8; RECORD_BYTES],
+}
 
-/// `producers` tasks that each append a record, wait until it is committed, and append the next, for `duration`; counts
-/// records, times each from its append to its answer.
+impl Producer for Appending {
+    async fn append(&mut self) -> anyhow::Result<()> {
+        self.appender.append(self.record).await
+    }
+}
+
+/// `producers` tasks that each append a record, wait until it is committed, and append the next, for `duration`.
 ///
 /// # Errors
 /// If a commit fails.
 pub fn measure_producers(
     sink: Box<dyn Sink>,
-    producers: usize,
+    producers: u64,
     duration: Duration,
 ) -> anyhow::Result<Sample> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_time()
-        .build()
-        .context("start the runtime")?;
     let group_commit = GroupCommit::start(sink)?;
-    let start = Instant::now() + WARM_UP;
-    let end = start + duration;
-    let records: Arc<[[u8; RECORD_BYTES]]> = (0..256).map(sample::record).collect();
-    let tasks: Vec<_> = (0..producers)
-        .map(|number| {
-            let appender = group_commit.appender();
-            let records = Arc::clone(&records);
-            runtime.spawn(async move {
-                let mut latency = latencies();
-                let mut before = Instant::now();
-                while before < end {
-                    appender.append(records[number % records.len()]).await?;
-                    let after = Instant::now();
-                    if after >= start && after < end {
-                        latency.saturating_record(nanos(after - before));
-                    }
-                    before = after;
-                }
-                anyhow::Ok(latency)
-            })
-        })
-        .collect();
-    let mut all = latencies();
-    for task in tasks {
-        all += runtime.block_on(task).context("a producer panicked")??;
-    }
+    let sample = measure_waiting(
+        (0..producers).map(|number| Appending {
+            appender: group_commit.appender(),
+            record: sample::record(number),
+        }),
+        duration,
+    );
     group_commit.stop()?;
-    Ok(Sample::with_latency(all.len(), duration, &all))
+    sample
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Mutex;
+    use std::sync::{Arc, Mutex};
 
     /// Keeps every committed batch.
     #[derive(Debug, Default)]

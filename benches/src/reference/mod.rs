@@ -11,6 +11,7 @@ mod http;
 mod jsonl;
 mod memory;
 mod sync;
+mod waiting;
 
 pub use batches::append_batches;
 pub use file::{BareFile, Preparation};
@@ -20,3 +21,4 @@ pub use http::{Server, router};
 pub use jsonl::{append_lines, encode_lines, replay_lines};
 pub use memory::{frame_into_memory, scan_memory, write_unsynced};
 pub use sync::sync_pages;
+pub use waiting::{Producer, measure_waiting};
