@@ -8,10 +8,12 @@
 //! - [`rooms`]: the rooms, driven by the same loops.
 //! - [`measure`]: contestants in turn, medians, ratios.
 //! - [`load`]: the open-loop load generator behind the `loadtest` binary.
+//! - [`compare`]: the service and the bare reference under the same load, as processes.
 //! - [`report`] and [`machine`]: Markdown and JSON, with the machine, its file system and how disturbed it was.
 
 #![forbid(unsafe_code)]
 
+pub mod compare;
 pub mod load;
 pub mod machine;
 pub mod measure;

@@ -144,29 +144,24 @@ impl<'a> Contest<'a> {
     /// Adds a contestant that is only looked at.
     #[must_use]
     pub fn against(
-        mut self,
+        self,
         name: impl Into<String>,
         run: impl FnMut() -> anyhow::Result<Sample> + 'a,
     ) -> Self {
-        self.contestants.push(Contestant {
-            name: name.into(),
-            goal: None,
-            run: Box::new(run),
-        });
-        self
+        self.with_goal(name, None, run)
     }
 
-    /// Adds a contestant that has a goal, in words, for its ratio to the reference.
+    /// Adds a contestant that may have a goal, in words, for its ratio to the reference.
     #[must_use]
     pub fn with_goal(
         mut self,
         name: impl Into<String>,
-        goal: &'static str,
+        goal: impl Into<Option<&'static str>>,
         run: impl FnMut() -> anyhow::Result<Sample> + 'a,
     ) -> Self {
         self.contestants.push(Contestant {
             name: name.into(),
-            goal: Some(goal),
+            goal: goal.into(),
             run: Box::new(run),
         });
         self

@@ -133,3 +133,24 @@ impl Connection {
         Ok(request.body(Full::new(ask.body.unwrap_or_default().into()))?)
     }
 }
+
+/// How long a single look at a service may take.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// `GET` on a connection of its own: for looking at a service, not for load.
+///
+/// # Errors
+/// If there is no answer.
+pub async fn fetch(target: &Target, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
+    let ask = Ask {
+        method: Method::GET,
+        path: path.to_owned(),
+        headers: Vec::new(),
+        body: None,
+    };
+    let answer = Connection::new(target.clone(), FETCH_TIMEOUT)
+        .send(ask)
+        .await
+        .map_err(|reason| anyhow::anyhow!("GET {path}: {}", reason.name()))?;
+    Ok((answer.status, answer.body))
+}

@@ -18,6 +18,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 
+pub use connection::fetch;
 pub use ledger::{Ledger, LedgerEntry, LedgerProof, prove_ledger};
 pub use operation::{Mix, Operation};
 pub use outcome::{LoadReport, OperationReport, Quantiles};

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use order_log::disk::RealDisk;
+use order_domain::EventKind;
+use order_log::disk::{Disk, RealDisk};
+use order_log::jsonl::{JsonlConfig, JsonlLog};
 use order_log::segmented::{SegmentedConfig, SegmentedLog};
 use order_log::{
     AppendTime, Batch, Durability, EventLog, Key, PartitionId, PartitionReader, PartitionWriter,
@@ -20,17 +22,20 @@ use crate::reference::Sink;
 pub enum Store {
     /// The segmented log.
     Segmented,
+    /// The JSONL baseline.
+    Jsonl,
 }
 
 impl Store {
     /// All of them.
-    pub const ALL: [Self; 1] = [Self::Segmented];
+    pub const ALL: [Self; 2] = [Self::Segmented, Self::Jsonl];
 
     /// The name on the command line and in reports.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Segmented => "segmented",
+            Self::Jsonl => "jsonl",
         }
     }
 }
@@ -48,15 +53,23 @@ pub fn open_log(
     const LOG_ID: [u8; 16] = [0xb; 16];
     match store {
         Store::Segmented => Ok(Arc::new(SegmentedLog::open(
-            SegmentedConfig {
-                directory: directory.join("log"),
-                log_id: LOG_ID,
-                partitions,
-                durability,
-                segment_bytes_max: SegmentedConfig::SEGMENT_BYTES_DEFAULT,
-            },
+            SegmentedConfig::new(directory.join("log"), LOG_ID, partitions, durability),
             Arc::new(RealDisk),
         )?)),
+        Store::Jsonl => {
+            let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+            Ok(Arc::new(JsonlLog::open(
+                JsonlConfig {
+                    path: directory.join("events.jsonl"),
+                    partitions,
+                    durability,
+                    type_names: |number| {
+                        EventKind::from_number(number).map_or("Unknown", EventKind::name)
+                    },
+                },
+                &disk,
+            )?))
+        }
     }
 }
 

@@ -1,0 +1,145 @@
+//! Who takes part, and how each is started.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use order_log::Durability;
+
+use crate::rooms::Store;
+
+/// One program with its settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Contestant {
+    /// axum and nothing behind it.
+    Bare,
+    /// axum, and a group commit of one record a `POST`.
+    BareDurable,
+    /// The service.
+    Service(Service),
+}
+
+/// Settings of the service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// Engine of the log.
+    pub store: Store,
+    /// When an append counts as done.
+    pub durability: Durability,
+    /// Whether commands that wait share a sync.
+    pub group_commit: bool,
+    /// Partitions.
+    pub partitions: u16,
+    /// SQLite files of the read model.
+    pub shards: u16,
+}
+
+impl Contestant {
+    /// What it is called in the report.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self {
+            Self::Bare => "bare axum".to_owned(),
+            Self::BareDurable => "bare axum + group commit".to_owned(),
+            Self::Service(service) => format!(
+                "{}{}, {}, {} partition{}, {} file{}",
+                service.store.name(),
+                if service.group_commit {
+                    ""
+                } else {
+                    " without group commit"
+                },
+                service.durability,
+                service.partitions,
+                plural(service.partitions),
+                service.shards,
+                plural(service.shards),
+            ),
+        }
+    }
+
+    /// The program with its arguments.
+    pub(super) fn command_line(
+        &self,
+        programs: &Programs,
+        data: &Path,
+        listen: SocketAddr,
+    ) -> (PathBuf, Vec<OsString>) {
+        let listen: [OsString; 2] = ["--listen".into(), listen.to_string().into()];
+        match self {
+            Self::Bare => (programs.bare.clone(), listen.into()),
+            Self::BareDurable => {
+                let commit_to = ["--commit-to".into(), data.join("bare").into_os_string()];
+                (
+                    programs.bare.clone(),
+                    listen.into_iter().chain(commit_to).collect(),
+                )
+            }
+            Self::Service(service) => {
+                let mut arguments: Vec<OsString> =
+                    vec!["serve".into(), "--data-dir".into(), data.into()];
+                arguments.extend(listen);
+                for (flag, value) in [
+                    ("--store", service.store.name().to_owned()),
+                    ("--durability", service.durability.to_string()),
+                    (
+                        "--group-commit",
+                        if service.group_commit { "on" } else { "off" }.to_owned(),
+                    ),
+                    ("--partitions", service.partitions.to_string()),
+                    ("--read-model-shards", service.shards.to_string()),
+                ] {
+                    arguments.extend([flag.into(), value.into()]);
+                }
+                arguments.extend(programs.service_arguments.iter().map(OsString::from));
+                (programs.service.clone(), arguments)
+            }
+        }
+    }
+}
+
+fn plural(count: u16) -> &'static str {
+    if count == 1 { "" } else { "s" }
+}
+
+/// Where the programs are.
+#[derive(Debug, Clone)]
+pub(super) struct Programs {
+    pub(super) service: PathBuf,
+    /// Further arguments of every service.
+    pub(super) service_arguments: Vec<String>,
+    pub(super) bare: PathBuf,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_naive_baseline_is_started_as_such() {
+        let naive = Contestant::Service(Service {
+            store: Store::Jsonl,
+            durability: Durability::Always,
+            group_commit: false,
+            partitions: 1,
+            shards: 1,
+        });
+        let programs = Programs {
+            service: "order-service".into(),
+            service_arguments: vec!["--outbox-sink".to_owned(), "none".to_owned()],
+            bare: "bare-http".into(),
+        };
+        let listen = "127.0.0.1:9".parse().unwrap();
+        let (_, arguments) = naive.command_line(&programs, Path::new("d"), listen);
+        let arguments: Vec<&str> = arguments.iter().map(|a| a.to_str().unwrap()).collect();
+        assert_eq!(
+            arguments.join(" "),
+            "serve --data-dir d --listen 127.0.0.1:9 --store jsonl --durability always --group-commit off \
+             --partitions 1 --read-model-shards 1 --outbox-sink none"
+        );
+        assert_eq!(
+            naive.name(),
+            "jsonl without group commit, always, 1 partition, 1 file"
+        );
+    }
+}

@@ -1,0 +1,144 @@
+//! A contestant's process: started, waited for, ended; never left behind.
+
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use hyper::StatusCode;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::runtime::Runtime;
+
+use super::Contestant;
+use super::contestant::Programs;
+use crate::load::{Target, fetch};
+
+/// How long a start may take: an empty service is ready within milliseconds, a busy machine is not.
+const START_MAX: Duration = Duration::from_secs(30);
+/// How long an end may take: the service drains and flushes.
+const STOP_MAX: Duration = Duration::from_secs(60);
+/// Time between two looks at a process that starts or ends.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// A running contestant.
+#[derive(Debug)]
+pub(super) struct Process {
+    child: Child,
+    pub(super) target: Target,
+    /// What it wrote to its standard streams.
+    output: PathBuf,
+}
+
+impl Process {
+    /// Starts `contestant` on a free port of this machine and waits until it is ready.
+    pub(super) fn start(
+        contestant: &Contestant,
+        programs: &Programs,
+        directory: &Path,
+        runtime: &Runtime,
+    ) -> anyhow::Result<Self> {
+        let data = directory.join("data");
+        fs::create_dir_all(&data).with_context(|| format!("make {}", data.display()))?;
+        let address = free_address()?;
+        let (program, arguments) = contestant.command_line(programs, &data, address);
+        let output = directory.join("output.log");
+        let streams =
+            File::create(&output).with_context(|| format!("create {}", output.display()))?;
+        let child = Command::new(&program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(streams.try_clone()?)
+            .stderr(streams)
+            .spawn()
+            .with_context(|| format!("start {}", program.display()))?;
+        let target = Target::parse(&format!("http://{address}"), false)?;
+        let mut process = Self {
+            child,
+            target,
+            output,
+        };
+        process.wait_until_ready(runtime)?;
+        Ok(process)
+    }
+
+    fn wait_until_ready(&mut self, runtime: &Runtime) -> anyhow::Result<()> {
+        let deadline = Instant::now() + START_MAX;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                anyhow::bail!(
+                    "it ended before it was ready, {status}:\n{}",
+                    self.last_words()
+                );
+            }
+            let ready = runtime.block_on(fetch(&self.target, "/readyz"));
+            if matches!(ready, Ok((StatusCode::OK, _))) {
+                return Ok(());
+            }
+            anyhow::ensure!(
+                Instant::now() < deadline,
+                "it was not ready after {START_MAX:?}:\n{}",
+                self.last_words()
+            );
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    /// Largest part of memory it ever had, in MiB.
+    pub(super) fn peak_memory_mib(&self) -> Option<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))?;
+        line.split_whitespace()
+            .next()?
+            .parse::<u64>()
+            .ok()
+            .map(|kib| kib / 1024)
+    }
+
+    /// Asks it to end and waits for that.
+    pub(super) fn stop(mut self) -> anyhow::Result<ExitStatus> {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        kill_process(pid.context("a process id is above 0")?, Signal::TERM)
+            .context("send SIGTERM")?;
+        let deadline = Instant::now() + STOP_MAX;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            anyhow::ensure!(
+                Instant::now() < deadline,
+                "it did not end within {STOP_MAX:?} of SIGTERM:\n{}",
+                self.last_words()
+            );
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    /// The end of what it wrote.
+    fn last_words(&self) -> String {
+        let text = fs::read(&self.output).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Only after a failure: a stopped process was waited for, and its id may be another's by now.
+        if matches!(self.child.try_wait(), Ok(None))
+            && let Err(error) = self.child.kill().and_then(|()| self.child.wait())
+        {
+            eprintln!("process {} may be left behind: {error}", self.child.id());
+        }
+    }
+}
+
+/// A port nobody has: taken from the operating system and given back, for programs that must be told theirs.
+fn free_address() -> anyhow::Result<SocketAddr> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free port")?;
+    listener.local_addr().context("find a free port")
+}
