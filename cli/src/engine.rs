@@ -1,0 +1,108 @@
+//! Which engine keeps the events: the only place that knows both.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use order_domain::EventKind;
+use order_log::disk::{Disk, RealDisk};
+use order_log::jsonl::{JsonlConfig, JsonlLog};
+use order_log::segmented::{SegmentedConfig, SegmentedLog};
+use order_log::{Durability, EventLog};
+
+use crate::config::{Config, Store};
+use crate::data_directory::DataDirectory;
+use crate::failure::Failure;
+use crate::manifest::Manifest;
+
+/// Where the segmented log is in the data directory.
+const SEGMENTED_DIRECTORY: &str = "log";
+/// The JSONL log's file in the data directory.
+const JSONL_FILE: &str = "events.jsonl";
+
+/// Opens the log of an owned data directory for writing, and recovers what a crash left.
+///
+/// # Errors
+/// A failure with what the log said.
+pub(crate) fn open(
+    config: &Config,
+    directory: &DataDirectory,
+) -> Result<Arc<dyn EventLog>, Failure> {
+    let manifest = &directory.manifest;
+    match manifest.store {
+        Store::Segmented => {
+            let segmented = SegmentedConfig {
+                durability: config.durability.0,
+                segment_bytes_max: config.log.segment_bytes_max,
+                ..segmented_config(&directory.path, manifest)
+            };
+            Ok(Arc::new(SegmentedLog::open(segmented, disk())?))
+        }
+        Store::Jsonl => {
+            let jsonl = JsonlConfig {
+                durability: config.durability.0,
+                ..jsonl_config(&directory.path, manifest)
+            };
+            Ok(Arc::new(JsonlLog::open(jsonl, &disk())?))
+        }
+    }
+}
+
+/// Opens the log of a data directory for reading, changing nothing; a service may be writing it.
+///
+/// # Errors
+/// A failure with what the log said.
+pub(crate) fn open_read_only(
+    directory: &Path,
+    manifest: &Manifest,
+) -> Result<Arc<dyn EventLog>, Failure> {
+    match manifest.store {
+        Store::Segmented => Ok(Arc::new(open_segments(directory, manifest)?)),
+        Store::Jsonl => {
+            let jsonl = jsonl_config(directory, manifest);
+            Ok(Arc::new(JsonlLog::open_read_only(jsonl, &disk())?))
+        }
+    }
+}
+
+/// Opens a segmented log for reading.
+///
+/// # Errors
+/// A failure with what the log said.
+pub(crate) fn open_segments(
+    directory: &Path,
+    manifest: &Manifest,
+) -> Result<SegmentedLog, Failure> {
+    Ok(SegmentedLog::open_read_only(
+        segmented_config(directory, manifest),
+        disk(),
+    )?)
+}
+
+/// How the log of a data directory is found; the settings that only matter for writing are the defaults.
+pub(crate) fn segmented_config(directory: &Path, manifest: &Manifest) -> SegmentedConfig {
+    SegmentedConfig::new(
+        directory.join(SEGMENTED_DIRECTORY),
+        manifest.log_id.into_bytes(),
+        manifest.partitions,
+        Durability::Always,
+    )
+}
+
+fn jsonl_config(directory: &Path, manifest: &Manifest) -> JsonlConfig {
+    JsonlConfig {
+        path: jsonl_file(directory),
+        partitions: manifest.partitions,
+        durability: Durability::Always,
+        type_names: |number| EventKind::from_number(number).map_or("Unknown", EventKind::name),
+    }
+}
+
+/// Where the JSONL log of a data directory is.
+pub(crate) fn jsonl_file(directory: &Path) -> PathBuf {
+    directory.join(JSONL_FILE)
+}
+
+/// The file system of this machine.
+pub(crate) fn disk() -> Arc<dyn Disk> {
+    Arc::new(RealDisk)
+}

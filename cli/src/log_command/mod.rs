@@ -1,0 +1,33 @@
+//! `order-service log …`: look at the events without a service.
+//!
+//! `ls` and `dump` change nothing and need no lock: beside a running service they show what was in the files when they
+//! were opened, the last records of which a crash might still take. `verify` wants the log to stand still, so it takes
+//! the data directory's lock like a service does.
+
+mod dump;
+mod list;
+mod verify;
+
+use clap::Subcommand;
+
+use crate::failure::Failure;
+
+/// Look at the events without a service
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Ls(list::Arguments),
+    Dump(dump::Arguments),
+    Verify(verify::Arguments),
+}
+
+/// Runs the subcommand.
+///
+/// # Errors
+/// As the subcommand says.
+pub(crate) fn run(command: &Command) -> Result<(), Failure> {
+    match command {
+        Command::Ls(arguments) => list::run(arguments),
+        Command::Dump(arguments) => dump::run(arguments),
+        Command::Verify(arguments) => verify::run(arguments),
+    }
+}

@@ -1,0 +1,107 @@
+//! How the log stands, told at each scrape: nothing is counted on the write path for it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use order_log::{Durability, EventLog};
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+use prometheus::{IntGauge, IntGaugeVec, Opts};
+
+/// Asks the log when the metrics are asked for.
+#[derive(Debug)]
+pub(crate) struct LogMetrics {
+    log: Arc<dyn EventLog>,
+    directory: PathBuf,
+    end_offset: IntGaugeVec,
+    active_segment_bytes: IntGaugeVec,
+    disk_free_bytes: IntGauge,
+    durability: IntGaugeVec,
+}
+
+impl LogMetrics {
+    /// Metrics of `log`, whose files are in `directory`.
+    ///
+    /// # Errors
+    /// Only if a name or label were malformed, which the constants here are not.
+    pub(crate) fn new(
+        log: Arc<dyn EventLog>,
+        directory: PathBuf,
+        durability: Durability,
+    ) -> Result<Self, prometheus::Error> {
+        let by_partition = |name, help| IntGaugeVec::new(Opts::new(name, help), &["partition"]);
+        let metrics = Self {
+            log,
+            directory,
+            end_offset: by_partition(
+                "log_end_offset",
+                "Offset after the last synced record of the partition.",
+            )?,
+            active_segment_bytes: by_partition(
+                "log_active_segment_bytes",
+                "Bytes used in the file the partition writes to.",
+            )?,
+            disk_free_bytes: IntGauge::new(
+                "log_disk_free_bytes",
+                "Bytes the service can still write to the log's file system.",
+            )?,
+            durability: IntGaugeVec::new(
+                Opts::new(
+                    "log_durability_info",
+                    "Constant 1: when a write counts as done.",
+                ),
+                &["mode"],
+            )?,
+        };
+        metrics
+            .durability
+            .with_label_values(&[durability.to_string()])
+            .set(1);
+        Ok(metrics)
+    }
+
+    fn refresh(&self) {
+        for partition in self.log.status() {
+            let label = [partition.partition.to_string()];
+            self.end_offset
+                .with_label_values(&label)
+                .set(gauge(partition.durable_end.get()));
+            self.active_segment_bytes
+                .with_label_values(&label)
+                .set(gauge(partition.active_segment_bytes));
+        }
+        // A file system that does not answer shows as its last figure; the log itself says what is wrong with it.
+        if let Ok(space) = rustix::fs::statvfs(&self.directory) {
+            self.disk_free_bytes
+                .set(gauge(space.f_bavail.saturating_mul(space.f_frsize)));
+        }
+    }
+}
+
+/// A gauge's number; past 2⁶³ it would only ever be a mistake.
+fn gauge(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+impl Collector for LogMetrics {
+    fn desc(&self) -> Vec<&Desc> {
+        [
+            self.end_offset.desc(),
+            self.active_segment_bytes.desc(),
+            self.disk_free_bytes.desc(),
+            self.durability.desc(),
+        ]
+        .concat()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        self.refresh();
+        [
+            self.end_offset.collect(),
+            self.active_segment_bytes.collect(),
+            self.disk_free_bytes.collect(),
+            self.durability.collect(),
+        ]
+        .concat()
+    }
+}
