@@ -103,9 +103,14 @@ impl Decider {
         self.known.load(checkpoint)
     }
 
-    /// Begins a batch at the log's end, after forgetting what the read model holds.
-    pub(crate) fn open_batch(&mut self, checkpoint: Offset, end: Offset, at: Timestamp) {
-        self.known.open_batch(checkpoint, end, at);
+    /// Forgets what the read model holds, at most so many frames of it. To be called between batches.
+    pub(crate) fn forget(&mut self, checkpoint: Offset, frames_max: usize) {
+        self.known.tail.evict(checkpoint, frames_max);
+    }
+
+    /// Begins a batch at the log's end.
+    pub(crate) fn open_batch(&mut self, end: Offset, at: Timestamp) {
+        self.known.open_batch(end, at);
         self.batch.start_at(end);
         self.at = at;
     }

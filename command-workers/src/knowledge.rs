@@ -126,9 +126,8 @@ impl Knowledge {
         Ok(())
     }
 
-    /// A batch begins at the log's end: forgets what the read model holds.
-    pub(crate) fn open_batch(&mut self, checkpoint: Offset, end: Offset, at: Timestamp) {
-        self.tail.evict(checkpoint);
+    /// A batch begins at the log's end.
+    pub(crate) fn open_batch(&mut self, end: Offset, at: Timestamp) {
         self.start = end;
         self.at = at;
     }

@@ -141,11 +141,14 @@ impl Tail {
         }
     }
 
-    /// Forgets what the read model holds. To be called between batches.
-    pub(crate) fn evict(&mut self, checkpoint: Offset) {
+    /// Forgets what the read model holds, at most so many frames of it. To be called between batches.
+    pub(crate) fn evict(&mut self, checkpoint: Offset, frames_max: usize) {
         debug_assert!(self.undo.is_empty(), "a batch is open");
         self.evicted_to = self.evicted_to.max(checkpoint);
-        while let Some(touch) = self.touched.pop_front_if(|first| first.end <= checkpoint) {
+        for _ in 0..frames_max {
+            let Some(touch) = self.touched.pop_front_if(|first| first.end <= checkpoint) else {
+                return;
+            };
             // A later frame may have touched the same entry; it then carries that frame's end.
             if let Entry::Occupied(entry) = self.orders.entry(touch.order)
                 && entry.get().end == touch.end
@@ -223,14 +226,19 @@ mod tests {
         }
         tail.keep();
 
-        tail.evict(Offset::new(2));
+        tail.evict(Offset::new(2), 1);
+        assert_eq!(
+            [1, 2, 3].map(|number| end_of(&tail, number)),
+            [Some(3), Some(2), Some(4)]
+        );
+        tail.evict(Offset::new(2), 100);
         assert_eq!(
             [1, 2, 3].map(|number| end_of(&tail, number)),
             [Some(3), None, Some(4)]
         );
         assert_eq!(key_end_of(&tail), Some(3));
 
-        tail.evict(Offset::new(4));
+        tail.evict(Offset::new(4), 100);
         assert_eq!(
             (tail.orders.len(), tail.keys.len(), tail.touched.len()),
             (0, 0, 0)
@@ -254,7 +262,7 @@ mod tests {
         // The next batch begins where the failed one did, and all of it can be forgotten.
         tail.write(order(2, 2), None);
         tail.keep();
-        tail.evict(Offset::new(2));
+        tail.evict(Offset::new(2), 100);
         assert_eq!(
             (tail.orders.len(), tail.keys.len(), tail.touched.len()),
             (0, 0, 0)
@@ -270,7 +278,7 @@ mod tests {
         tail.roll_back();
 
         assert_eq!(end_of(&tail, 1), Some(1));
-        tail.evict(Offset::new(1));
+        tail.evict(Offset::new(1), 100);
         assert_eq!(end_of(&tail, 1), None);
     }
 }

@@ -28,6 +28,9 @@ const LOAD_POLL: Duration = Duration::from_millis(10);
 /// A batch takes no more commands once its frames have this many bytes: a larger write makes everybody in it wait
 /// without making the sync any cheaper a byte.
 const BATCH_BYTES_MAX: usize = 1 << 20;
+/// How many frames may be forgotten for each that a batch can add: more than one, so that what a read model has caught up
+/// with all at once is forgotten in the end; few, so that no batch waits for all of it.
+const FORGOTTEN_FRAMES_A_COMMAND: usize = 2;
 
 /// What comes through the queue.
 #[expect(
@@ -208,7 +211,9 @@ impl Worker {
         let at = now().max(Timestamp::from_micros(
             self.writer.last_append_time().as_micros(),
         ));
-        self.decider.open_batch(checkpoint, end, at);
+        let frames_max = FORGOTTEN_FRAMES_A_COMMAND * self.config.batch_commands_max;
+        self.decider.forget(checkpoint, frames_max);
+        self.decider.open_batch(end, at);
         self.decide(work, reply);
         let mut commands = 1;
         while commands < self.config.batch_commands_max

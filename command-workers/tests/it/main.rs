@@ -10,4 +10,5 @@ mod lag;
 mod lifecycle;
 mod model;
 mod placement;
+mod real_logs;
 mod support;

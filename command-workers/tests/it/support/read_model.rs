@@ -9,8 +9,6 @@ use order_domain::codec::{RecordHeader, decode};
 use order_domain::{Idempotency, OrderId, Timestamp, fold};
 use order_log::{EventLog, Frame, Offset, PartitionId, PartitionReader, ScanLimit};
 
-use super::MemoryLog;
-
 #[derive(Debug, Default)]
 struct Rows {
     checkpoint: Offset,
@@ -28,7 +26,7 @@ pub(crate) struct ReadModel {
 }
 
 impl ReadModel {
-    pub(crate) fn of(log: &MemoryLog) -> Arc<Self> {
+    pub(crate) fn of(log: &dyn EventLog) -> Arc<Self> {
         let partitions = (0..log.partition_count()).map(PartitionId::new);
         Arc::new(Self {
             readers: partitions
