@@ -74,7 +74,6 @@ pub(crate) struct StoredFrame {
     pub(crate) contexts: Vec<(Option<String>, Option<String>, Option<String>)>,
 }
 
-#[derive(Default)]
 struct Partition {
     /// By base offset, one frame each.
     frames: Mutex<BTreeMap<Offset, Arc<Batch>>>,
@@ -91,6 +90,22 @@ struct Partition {
     damaged: AtomicBool,
 }
 
+impl Partition {
+    fn new() -> Self {
+        Self {
+            frames: Mutex::default(),
+            durable_end: DurableEnd::new(Offset::ZERO),
+            plans: Mutex::default(),
+            appends: Mutex::default(),
+            idles: AtomicUsize::default(),
+            closed: AtomicBool::default(),
+            clock: AtomicU64::default(),
+            taken: AtomicBool::default(),
+            damaged: AtomicBool::default(),
+        }
+    }
+}
+
 #[derive(Clone)]
 pub(crate) struct MemoryLog {
     partitions: Arc<Vec<Arc<Partition>>>,
@@ -100,7 +115,11 @@ pub(crate) struct MemoryLog {
 impl MemoryLog {
     pub(crate) fn new(partitions: u16, format: PayloadFormat) -> Self {
         Self {
-            partitions: Arc::new((0..partitions).map(|_| Arc::default()).collect()),
+            partitions: Arc::new(
+                (0..partitions)
+                    .map(|_| Arc::new(Partition::new()))
+                    .collect(),
+            ),
             format,
         }
     }
