@@ -1,6 +1,6 @@
 //! Events to bytes and back: a codec id and a schema version a record, upcast on the way in.
 //!
-//! The bytes are laid out in [`stored`], apart from the domain's own types: renaming or moving a field of an event
+//! The bytes are laid out in `stored`, apart from the domain's own types: renaming or moving a field of an event
 //! changes no byte. A layout that was ever written is kept and decodes for ever; a change is a new layout with the next
 //! schema number and an upcast from the one before.
 
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Event, EventContext, EventKind, RecordedEvent};
 use stored::{Lines, Stored, v1, v2};
 
-/// Longest record that is decoded, in bytes: 5 times the longest that the limits of an order make possible in JSON.
+/// Longest record that is decoded, in bytes: over 5 times the longest that the limits of an order make possible.
 /// Decoding allocates no more than a small multiple of it, whatever the bytes say.
 pub const RECORD_BYTES_MAX: usize = 1 << 20;
 

@@ -21,8 +21,11 @@ use crate::{Currency, LINES_MAX, Metadata};
 
 /// Reads a value's bytes from where the decoder stands.
 pub(super) trait Read<'a>: Sized {
-    fn read(decoder: &mut BytesDecoder<'a>) -> Result<Self, DecodeError>;
+    fn read(decoder: &mut BytesDecoder<'a>) -> ReadResult<Self>;
 }
+
+/// What was read, or what bincode says of the bytes.
+pub(super) type ReadResult<T> = Result<T, DecodeError>;
 
 /// bincode's decoder over a record.
 pub(super) type BytesDecoder<'a> = DecoderImpl<SliceReader<'a>, Configuration, ()>;
@@ -34,7 +37,7 @@ pub(super) fn write(buffer: &mut Vec<u8>, layout: &impl Serialize) {
 }
 
 /// Reads a layout that fills `bytes` to the end.
-pub(super) fn read<'a, T: Read<'a>>(bytes: &'a [u8]) -> Result<T, DecodeError> {
+pub(super) fn read<'a, T: Read<'a>>(bytes: &'a [u8]) -> ReadResult<T> {
     let mut decoder = DecoderImpl::new(SliceReader::new(bytes), config::standard(), ());
     let layout = T::read(&mut decoder)?;
     if decoder.borrow_reader().peek_read(1).is_some() {
@@ -54,35 +57,35 @@ impl Writer for Appender<'_> {
 
 impl<'a> Read<'a> for u32 {
     #[inline(always)]
-    fn read(decoder: &mut BytesDecoder<'a>) -> Result<Self, DecodeError> {
+    fn read(decoder: &mut BytesDecoder<'a>) -> ReadResult<Self> {
         Self::decode(decoder)
     }
 }
 
 impl<'a> Read<'a> for MinorUnits {
     #[inline(always)]
-    fn read(decoder: &mut BytesDecoder<'a>) -> Result<Self, DecodeError> {
+    fn read(decoder: &mut BytesDecoder<'a>) -> ReadResult<Self> {
         u64::decode(decoder).map(Self)
     }
 }
 
 impl<'a> Read<'a> for Text<'a> {
     #[inline(always)]
-    fn read(decoder: &mut BytesDecoder<'a>) -> Result<Self, DecodeError> {
+    fn read(decoder: &mut BytesDecoder<'a>) -> ReadResult<Self> {
         <&str>::borrow_decode(decoder).map(Self::from)
     }
 }
 
 impl<'a> Read<'a> for Fingerprint {
     #[inline(always)]
-    fn read(decoder: &mut BytesDecoder<'a>) -> Result<Self, DecodeError> {
+    fn read(decoder: &mut BytesDecoder<'a>) -> ReadResult<Self> {
         <[u8; 16]>::decode(decoder).map(Self)
     }
 }
 
 impl<'a> Read<'a> for CurrencyCode {
     #[inline(always)]
-    fn read(decoder: &mut BytesDecoder<'a>) -> Result<Self, DecodeError> {
+    fn read(decoder: &mut BytesDecoder<'a>) -> ReadResult<Self> {
         Currency::recorded(&<[u8; 3]>::decode(decoder)?)
             .map(Self)
             .map_err(|_| DecodeError::Other("the currency is not in ISO 4217"))
@@ -91,7 +94,7 @@ impl<'a> Read<'a> for CurrencyCode {
 
 impl<'a, T: Read<'a>> Read<'a> for Option<T> {
     #[inline(always)]
-    fn read(decoder: &mut BytesDecoder<'a>) -> Result<Self, DecodeError> {
+    fn read(decoder: &mut BytesDecoder<'a>) -> ReadResult<Self> {
         match u8::decode(decoder)? {
             0 => Ok(None),
             1 => T::read(decoder).map(Some),
@@ -102,7 +105,7 @@ impl<'a, T: Read<'a>> Read<'a> for Option<T> {
 
 impl<'a> Read<'a> for Lines<'a> {
     #[inline(always)]
-    fn read(decoder: &mut BytesDecoder<'a>) -> Result<Self, DecodeError> {
+    fn read(decoder: &mut BytesDecoder<'a>) -> ReadResult<Self> {
         let count = usize::decode(decoder)?;
         let mut lines = Vec::with_capacity(count.min(LINES_MAX));
         for _ in 0..count {
@@ -114,7 +117,7 @@ impl<'a> Read<'a> for Lines<'a> {
 
 impl<'a> Read<'a> for Cow<'a, Metadata> {
     #[inline(always)]
-    fn read(decoder: &mut BytesDecoder<'a>) -> Result<Self, DecodeError> {
+    fn read(decoder: &mut BytesDecoder<'a>) -> ReadResult<Self> {
         let count = usize::decode(decoder)?;
         let mut metadata = Metadata::new();
         for _ in 0..count {

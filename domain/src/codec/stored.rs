@@ -57,7 +57,7 @@ macro_rules! layout {
             #[inline(always)]
             fn read(
                 decoder: &mut $crate::codec::binary::BytesDecoder<$a>,
-            ) -> Result<Self, bincode::error::DecodeError> {
+            ) -> $crate::codec::binary::ReadResult<Self> {
                 Ok(Self {
                     $($field: $crate::codec::binary::Read::read(decoder)?,)+
                 })

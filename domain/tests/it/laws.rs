@@ -106,7 +106,7 @@ fn fitting(order: &Order, kind: CommandKind) -> Option<Command> {
 fn the_lives_tried_reach_every_status_and_every_kind_of_event() {
     let mut runner = TestRunner::deterministic();
     let (mut statuses, mut kinds) = (BTreeSet::new(), BTreeSet::new());
-    for _ in 0..2_000 {
+    for _ in 0..500 {
         let steps = life().new_tree(&mut runner).unwrap().current();
         let (_, events) = live(&steps, |order, _, _| {
             statuses.extend(order.map(|o| o.status))

@@ -2,9 +2,11 @@
 //!
 //! Method: each limit met exactly, which is accepted, and passed by one, which is refused with the limit.
 
+use order_domain::codec::{Codec, RECORD_BYTES_MAX, decode, encode};
 use order_domain::{
-    Command, InvalidId, LINES_MAX, METADATA_ENTRIES_MAX, METADATA_KEY_BYTES_MAX,
-    METADATA_VALUE_BYTES_MAX, MoneyError, Rejection, TEXT_BYTES_MAX, decide,
+    Command, EventContext, Idempotency, InvalidId, LINES_MAX, LineId, METADATA_ENTRIES_MAX,
+    METADATA_KEY_BYTES_MAX, METADATA_VALUE_BYTES_MAX, MoneyError, NewLine, Quantity, Rejection,
+    Sku, TEXT_BYTES_MAX, TEXT_ID_BYTES_MAX, decide,
 };
 
 use crate::given::*;
@@ -144,4 +146,47 @@ fn a_total_beyond_the_range_of_an_amount_is_refused() {
     let order = given(&[Command::Place(place(vec![new_line("MOON", 1, i64::MAX)]))]);
     assert_eq!(refused(&order, &add("LAMP", 1, 1)), overflow);
     assert_eq!(after(order, &add("SAMPLE", 9, 0)).total, amount(i64::MAX));
+}
+
+#[test]
+fn the_longest_order_there_can_be_is_far_from_the_longest_record() {
+    // A quote takes two characters in JSON.
+    let mut place = place(vec![
+        NewLine {
+            sku: Sku::new("\"".repeat(TEXT_ID_BYTES_MAX)).unwrap(),
+            quantity: Quantity::new(Quantity::MAX).unwrap(),
+            unit_price: amount(i64::MAX / 1_000_000_000),
+        };
+        LINES_MAX
+    ]);
+    place.metadata = (0..METADATA_ENTRIES_MAX)
+        .map(|n| {
+            let key = format!("{n:\"<METADATA_KEY_BYTES_MAX$}");
+            (key, "\"".repeat(METADATA_VALUE_BYTES_MAX))
+        })
+        .collect();
+    let events = decide(None, &Command::Place(place)).unwrap();
+    let context = EventContext {
+        idempotency: Some(Idempotency {
+            key: "\"".repeat(Idempotency::KEY_CHARACTERS_MAX).into(),
+            fingerprint: [0xff; 16],
+        }),
+        ..EventContext::default()
+    };
+    for codec in [Codec::Bincode, Codec::Json] {
+        let mut bytes = Vec::new();
+        let header = encode(codec, &events[0], &context, &mut bytes);
+        assert!(bytes.len() * 5 < RECORD_BYTES_MAX, "{} bytes", bytes.len());
+        assert_eq!(decode(header, &bytes).unwrap().event, events[0]);
+    }
+}
+
+#[test]
+fn line_numbers_are_never_used_up_silently() {
+    let mut order = given(&[usual()]);
+    order.next_line_id = LineId::new(u32::MAX).unwrap();
+    assert!(matches!(
+        refused(&order, &add("LAMP", 1, 1)),
+        Rejection::TooManyLines { .. }
+    ));
 }

@@ -283,3 +283,26 @@ fn values_outside_the_domain_are_refused() {
         assert!(reason.contains(expected), "{bytes}: {reason}");
     }
 }
+
+#[test]
+fn a_fingerprint_in_json_is_written_in_one_way_only() {
+    let json = RecordHeader {
+        event_type: EventKind::OrderConfirmed.number(),
+        schema: 1,
+        codec: Codec::Json.number(),
+    };
+    let record = |fingerprint: &str| {
+        format!(r#"{{"context":{{"idempotency":{{"key":"k","fingerprint":"{fingerprint}"}}}}}}"#)
+    };
+    let decodes = |fingerprint: &str| decode(json, record(fingerprint).as_bytes()).is_ok();
+    assert!(decodes("00ff00ff00ff00ff00ff00ff00ff00ff"));
+    for wrong in [
+        "",
+        "00ff",
+        "00FF00FF00FF00FF00FF00FF00FF00FF",
+        "+0ff00ff00ff00ff00ff00ff00ff00ff",
+        "00ff00ff00ff00ff00ff00ff00ff00ff00",
+    ] {
+        assert!(!decodes(wrong), "{wrong}");
+    }
+}
