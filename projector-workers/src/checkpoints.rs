@@ -1,8 +1,11 @@
-//! How far each projection is, a partition: known to everybody, moved by the workers alone.
+//! How far each projection is, a partition: known to everybody, moved by the workers alone, forward only.
 
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use order_log::{Offset, PartitionId};
+use tokio::sync::Notify;
 
 /// A set of tables with a checkpoint of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,21 +31,72 @@ impl Projection {
             Self::SkuDemand => "sku_demand",
         }
     }
+
+    /// The projection of a name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|known| known.name() == name)
+    }
+
+    /// Position in [`Projection::ALL`].
+    pub(crate) const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+/// One checkpoint and who waits for it.
+#[derive(Debug, Default)]
+struct Entry {
+    next: AtomicU64,
+    moved: Notify,
 }
 
 /// The checkpoints of all projections and partitions: the offset after the last applied record.
 #[derive(Debug)]
-pub struct Checkpoints {}
+pub struct Checkpoints {
+    partitions: usize,
+    /// By partition, then projection.
+    entries: Box<[Entry]>,
+}
 
 impl Checkpoints {
-    /// The checkpoint. One atomic load.
-    #[must_use]
-    pub fn load(&self, projection: Projection, partition: PartitionId) -> Offset {
-        let _ = (projection, partition);
-        todo!()
+    pub(crate) fn new(partitions: u16) -> Self {
+        let partitions = usize::from(partitions);
+        Self {
+            partitions,
+            entries: (0..partitions * Projection::ALL.len())
+                .map(|_| Entry::default())
+                .collect(),
+        }
     }
 
-    /// Waits until the checkpoint is at or beyond `offset`; `false` if `timeout` passed first.
+    fn entry(&self, projection: Projection, partition: PartitionId) -> &Entry {
+        assert!(
+            partition.index() < self.partitions,
+            "partition {partition} of {}",
+            self.partitions
+        );
+        &self.entries[partition.index() * Projection::ALL.len() + projection.index()]
+    }
+
+    /// The checkpoint. One atomic load: whoever sees an offset finds the rows before it in SQLite.
+    ///
+    /// # Panics
+    /// If there is no such partition.
+    #[must_use]
+    pub fn load(&self, projection: Projection, partition: PartitionId) -> Offset {
+        Offset::new(
+            self.entry(projection, partition)
+                .next
+                .load(Ordering::Acquire),
+        )
+    }
+
+    /// Waits until the checkpoint is at or beyond `offset`; `false` if `timeout` passed first. Needs a runtime with a
+    /// timer.
+    ///
+    /// # Panics
+    /// If there is no such partition.
     pub async fn wait_for(
         &self,
         projection: Projection,
@@ -50,7 +104,34 @@ impl Checkpoints {
         offset: Offset,
         timeout: Duration,
     ) -> bool {
-        let _ = (projection, partition, offset, timeout);
-        todo!()
+        let entry = self.entry(projection, partition);
+        let reached = || entry.next.load(Ordering::Acquire) >= offset.get();
+        if reached() {
+            return true;
+        }
+        let wait = async {
+            loop {
+                let mut moved = pin!(entry.moved.notified());
+                // Listed among the waiters before the look: a move between the two wakes it.
+                moved.as_mut().enable();
+                if reached() {
+                    return;
+                }
+                moved.await;
+            }
+        };
+        tokio::time::timeout(timeout, wait).await.is_ok() || reached()
+    }
+
+    /// Moves the checkpoint, after its transaction was committed, and wakes who waits.
+    pub(crate) fn publish(&self, projection: Projection, partition: PartitionId, next: Offset) {
+        let entry = self.entry(projection, partition);
+        let before = entry.next.swap(next.get(), Ordering::AcqRel);
+        assert!(
+            before <= next.get(),
+            "the checkpoint of {} in partition {partition} moved back from {before} to {next}",
+            projection.name()
+        );
+        entry.moved.notify_waiters();
     }
 }

@@ -2,20 +2,50 @@
 //!
 //! This room never writes the log and never tells the outside world anything. Losing its files costs a rebuild, nothing
 //! else.
+//!
+//! A batch goes through the room so: the [`ProjectorWorkers`] own a worker a partition; it copies frames out of the log,
+//! folds them in memory over the rows they touch, takes the one writer of its file, and commits rows and checkpoint. Then
+//! it publishes the checkpoint, and a [`ReadModelReader`] finds the rows.
 
 #![forbid(unsafe_code)]
 
+mod afresh;
+mod apply;
+mod board;
 mod checkpoints;
+mod crash;
+mod database;
+mod digest;
 mod error;
+mod fold;
+mod frames;
+mod history;
+mod metrics;
+mod order_row;
+mod order_table;
+mod page;
+mod park;
+mod projection_set;
 mod read_model;
 mod reader;
+mod schema;
+mod sql;
+mod summaries;
+mod sums;
+#[cfg(test)]
+mod tests;
+mod trouble;
+mod worker;
 mod workers;
 
 // Named in this room's signatures; and the log's reading end, which history and feeds are read from.
 pub use order_log::{AppendTime, Frame, LogError, Offset, PartitionId, PartitionReader, ScanLimit};
 
+pub use afresh::fold_afresh;
 pub use checkpoints::{Checkpoints, Projection};
+pub use digest::ProjectionDigest;
 pub use error::ReadModelError;
+pub use order_row::OrderRow;
 pub use read_model::{ReadModel, ReadModelConfig};
-pub use reader::{IdempotencyRow, OrderFilter, OrderRow, ReadModelReader};
-pub use workers::{ProjectionStatus, ProjectorConfig, ProjectorWorkers};
+pub use reader::{IdempotencyRow, OrderFilter, ReadModelReader};
+pub use workers::{ProjectionStatus, ProjectorConfig, ProjectorWorkers, Redriven};

@@ -1,11 +1,15 @@
-//! The SQLite files of the read model: names, schema, pragmas, the one writer connection a file.
+//! The SQLite files of the read model: names, the one writer connection a file, checkpoints and pauses as stored.
 
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use order_log::PartitionId;
+use order_log::{Offset, PartitionId};
+use rusqlite::{Connection, params};
 
-use crate::{Checkpoints, ReadModelError, ReadModelReader};
+use crate::database::{Identity, open_reader, open_writer};
+use crate::sql::from_sql;
+use crate::{Checkpoints, Projection, ReadModelError, ReadModelReader};
 
 /// Where the read model is and how it is spread.
 #[derive(Debug, Clone)]
@@ -20,38 +24,101 @@ pub struct ReadModelConfig {
     pub log_id: String,
 }
 
+/// One file and its one writer. Workers hand the connection over through the mutex instead of meeting inside SQLite,
+/// which would answer the second with "busy" and let it sleep.
+#[derive(Debug)]
+struct Shard {
+    path: PathBuf,
+    writer: Mutex<Connection>,
+}
+
 /// The open read model.
 #[derive(Debug)]
-pub struct ReadModel {}
+pub struct ReadModel {
+    config: ReadModelConfig,
+    shards: Vec<Shard>,
+    checkpoints: Arc<Checkpoints>,
+    /// By projection. Set before it is stored, read by workers that hold a writer: when a pause is stored, no
+    /// transaction that missed it is open.
+    paused: [AtomicBool; Projection::ALL.len()],
+}
 
 impl ReadModel {
-    /// Opens the files, makes those that are missing, and reads the checkpoints.
+    /// Opens the files, makes those that are missing, and reads the checkpoints. A damaged file is set aside as
+    /// `<name>.corrupt-<n>` and made anew.
     ///
     /// # Errors
     /// [`ReadModelError::Incompatible`] for files of another layout, log or shard count, or a SQLite older than 3.51.3;
     /// otherwise whatever SQLite said.
     pub fn open(config: ReadModelConfig) -> Result<Arc<Self>, ReadModelError> {
-        let _ = config;
-        todo!()
+        if config.shards == 0 || config.shards > config.partitions {
+            return Err(ReadModelError::Incompatible {
+                path: config.directory,
+                reason: format!(
+                    "{} read-model shards for {} partitions; use 1 to {}",
+                    config.shards, config.partitions, config.partitions
+                ),
+            });
+        }
+        refuse_other_shard_count(&config)?;
+        let checkpoints = Checkpoints::new(config.partitions);
+        let paused = [const { AtomicBool::new(false) }; Projection::ALL.len()];
+        let mut shards = Vec::with_capacity(usize::from(config.shards));
+        for shard in 0..config.shards {
+            let path = config.directory.join(file_name(config.shards, shard));
+            let identity = Identity {
+                log_id: config.log_id.clone(),
+                partitions: config.partitions,
+                shards: config.shards,
+                shard,
+            };
+            let connection = open_writer(&path, &identity)?;
+            for projection in Projection::ALL {
+                for partition in identity.partitions_here() {
+                    let (next, stored_pause) = connection
+                        .query_row(
+                            "SELECT next_offset, paused FROM Checkpoint WHERE projection = ?1 AND partition = ?2",
+                            params![projection.name(), partition],
+                            |row| Ok((row.get::<_, i64>(0)?, row.get::<_, bool>(1)?)),
+                        )
+                        .map_err(ReadModelError::sqlite(&path))?;
+                    let next = Offset::new(from_sql(next));
+                    checkpoints.publish(projection, PartitionId::new(partition), next);
+                    if stored_pause {
+                        // Files can differ if a crash fell between two of them: paused anywhere is paused.
+                        paused[projection.index()].store(true, Ordering::SeqCst);
+                    }
+                }
+            }
+            shards.push(Shard {
+                path,
+                writer: Mutex::new(connection),
+            });
+        }
+        Ok(Arc::new(Self {
+            config,
+            shards,
+            checkpoints: Arc::new(checkpoints),
+            paused,
+        }))
     }
 
     /// The checkpoints, shared with the workers.
     #[must_use]
     pub fn checkpoints(&self) -> &Arc<Checkpoints> {
-        todo!()
+        &self.checkpoints
     }
 
     /// The database files, by shard.
     #[must_use]
     pub fn paths(&self) -> Vec<PathBuf> {
-        todo!()
+        self.shards.iter().map(|shard| shard.path.clone()).collect()
     }
 
     /// The file of a partition.
     #[must_use]
     pub fn shard_of(&self, partition: PartitionId) -> u16 {
-        let _ = partition;
-        todo!()
+        partition.get() % self.config.shards
     }
 
     /// A read-only connection to every file, for one thread.
@@ -59,6 +126,89 @@ impl ReadModel {
     /// # Errors
     /// Whatever SQLite said.
     pub fn reader(&self) -> Result<ReadModelReader, ReadModelError> {
-        todo!()
+        ReadModelReader::open(self.paths())
     }
+
+    /// Count of the log's partitions.
+    pub(crate) fn partitions(&self) -> impl Iterator<Item = PartitionId> + use<> {
+        (0..self.config.partitions).map(PartitionId::new)
+    }
+
+    /// The file of a partition, by path.
+    pub(crate) fn path_of(&self, partition: PartitionId) -> &Path {
+        &self.shards[usize::from(self.shard_of(partition))].path
+    }
+
+    /// The one writer of a partition's file; waits for whoever has it.
+    pub(crate) fn writer(&self, partition: PartitionId) -> MutexGuard<'_, Connection> {
+        lock(&self.shards[usize::from(self.shard_of(partition))])
+    }
+
+    /// A connection of its own for a partition's worker to read with.
+    pub(crate) fn worker_reader(
+        &self,
+        partition: PartitionId,
+    ) -> Result<Connection, ReadModelError> {
+        open_reader(self.path_of(partition))
+    }
+
+    pub(crate) fn is_paused(&self, projection: Projection) -> bool {
+        self.paused[projection.index()].load(Ordering::SeqCst)
+    }
+
+    /// Stores a pause or its end in all files. On return no transaction that missed it is open; on an error it is as it
+    /// was, as long as the process lives.
+    pub(crate) fn set_paused(
+        &self,
+        projection: Projection,
+        paused: bool,
+    ) -> Result<(), ReadModelError> {
+        let flag = &self.paused[projection.index()];
+        let before = flag.swap(paused, Ordering::SeqCst);
+        for shard in &self.shards {
+            let stored = lock(shard).execute(
+                "UPDATE Checkpoint SET paused = ?1 WHERE projection = ?2",
+                params![paused, projection.name()],
+            );
+            if let Err(error) = stored {
+                flag.store(before, Ordering::SeqCst);
+                return Err(ReadModelError::sqlite(&shard.path)(error));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A panic of a holder rolled its transaction back while unwinding: the connection is as good as new.
+fn lock(shard: &Shard) -> MutexGuard<'_, Connection> {
+    shard.writer.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn file_name(shards: u16, shard: u16) -> String {
+    if shards == 1 {
+        "read.db".to_owned()
+    } else {
+        format!("read-{shard:03}.db")
+    }
+}
+
+/// Another shard count has other file names: without this, a change of it would silently start an empty model.
+fn refuse_other_shard_count(config: &ReadModelConfig) -> Result<(), ReadModelError> {
+    let (strange, hint) = if config.shards == 1 {
+        ("read-000.db", "--read-model-shards as it was before")
+    } else {
+        ("read.db", "--read-model-shards 1")
+    };
+    let path = config.directory.join(strange);
+    if path.exists() {
+        return Err(ReadModelError::Incompatible {
+            path,
+            reason: format!(
+                "is of another shard count than {}; start with {hint}, or delete the read model's files (with their -wal \
+                 and -shm): they are rebuilt from the log at the next start",
+                config.shards
+            ),
+        });
+    }
+    Ok(())
 }

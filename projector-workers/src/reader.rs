@@ -1,54 +1,18 @@
-//! Short reads: one order, a page of orders, one idempotency key.
+//! Short reads: one order, a page of orders, one idempotency key, the digest of a projection.
+
+use std::path::{Path, PathBuf};
 
 use order_domain::{CustomerId, OrderId, Status, Timestamp, Version};
 use order_log::{Offset, PartitionId};
+use rusqlite::{Connection, OptionalExtension, params};
 
-use crate::ReadModelError;
-
-/// One row of `OrderView`, as stored: lines and metadata stay JSON text, which most readers only pass on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OrderRow {
-    /// The order.
-    pub id: OrderId,
-    /// Its partition.
-    pub partition: PartitionId,
-    /// Count of its events.
-    pub version: Version,
-    /// Where it is in its life.
-    pub status: Status,
-    /// Who ordered.
-    pub customer_id: String,
-    /// ISO 4217 code.
-    pub currency: String,
-    /// Minor units.
-    pub total: i64,
-    /// Minor units.
-    pub paid: i64,
-    /// Minor units.
-    pub refunded: i64,
-    /// The id the next added line gets.
-    pub next_line_id: u32,
-    /// JSON array of `{"line_id","sku","quantity","unit_price"}`.
-    pub lines: String,
-    /// JSON object of strings.
-    pub metadata: String,
-    /// Append time of the first event.
-    pub placed_at: Timestamp,
-    /// Append time of the last event.
-    pub updated_at: Timestamp,
-    /// Base offset of the last frame folded into the row.
-    pub last_frame: Offset,
-}
-
-impl OrderRow {
-    /// The order this row shows.
-    ///
-    /// # Errors
-    /// [`ReadModelError::MalformedRow`] if the row holds what no projector wrote.
-    pub fn to_order(&self) -> Result<order_domain::Order, ReadModelError> {
-        todo!()
-    }
-}
+use crate::database::open_reader;
+use crate::digest::{ProjectionDigest, digest};
+use crate::order_row::{OrderRow, ReadRowError, select_orders};
+use crate::page::page_of;
+use crate::park::is_parked;
+use crate::sql::from_sql;
+use crate::{Projection, ReadModelError};
 
 /// Which orders a page holds, and where it starts.
 #[derive(Debug, Clone, Default)]
@@ -80,11 +44,39 @@ pub struct IdempotencyRow {
     pub frame: Offset,
 }
 
-/// Read-only connections to every file, owned by one thread. Every read is one short transaction.
+/// Read-only connections to every file, owned by one thread. Every read is one short transaction: a long one would keep
+/// the WAL from starting over.
 #[derive(Debug)]
-pub struct ReadModelReader {}
+pub struct ReadModelReader {
+    files: Vec<File>,
+}
+
+#[derive(Debug)]
+struct File {
+    path: PathBuf,
+    connection: Connection,
+}
 
 impl ReadModelReader {
+    pub(crate) fn open(paths: Vec<PathBuf>) -> Result<Self, ReadModelError> {
+        let open = |path: PathBuf| {
+            let connection = open_reader(&path)?;
+            Ok::<_, ReadModelError>(File { path, connection })
+        };
+        Ok(Self {
+            files: paths.into_iter().map(open).collect::<Result<_, _>>()?,
+        })
+    }
+
+    fn file_index(&self, partition: PartitionId) -> usize {
+        partition.index() % self.files.len()
+    }
+
+    fn file(&mut self, partition: PartitionId) -> &mut File {
+        let index = self.file_index(partition);
+        &mut self.files[index]
+    }
+
     /// One order.
     ///
     /// # Errors
@@ -94,8 +86,32 @@ impl ReadModelReader {
         partition: PartitionId,
         id: OrderId,
     ) -> Result<Option<OrderRow>, ReadModelError> {
-        let _ = (partition, id);
-        todo!()
+        let file = self.file(partition);
+        order_by_id(&file.connection, id).map_err(|error| error.at(&file.path))
+    }
+
+    /// One order for a decision: as [`ReadModelReader::order`], but never a row that lacks events before the checkpoint.
+    ///
+    /// # Errors
+    /// [`ReadModelError::Parked`] if an event of the order could not be applied; otherwise whatever SQLite said.
+    pub fn snapshot(
+        &mut self,
+        partition: PartitionId,
+        id: OrderId,
+    ) -> Result<Option<OrderRow>, ReadModelError> {
+        let file = self.file(partition);
+        let read = |connection: &mut Connection| {
+            let transaction = connection.transaction()?;
+            let row = order_by_id(&transaction, id)?;
+            let parked = is_parked(&transaction, Projection::Orders, partition, id)?;
+            transaction.commit()?;
+            Ok((row, parked))
+        };
+        match read(&mut file.connection) {
+            Ok((_, true)) => Err(ReadModelError::Parked(id)),
+            Ok((row, false)) => Ok(row),
+            Err(error) => Err(ReadRowError::at(error, &file.path)),
+        }
     }
 
     /// Several orders within one transaction a file, in the order asked.
@@ -106,8 +122,25 @@ impl ReadModelReader {
         &mut self,
         ids: &[(PartitionId, OrderId)],
     ) -> Result<Vec<Option<OrderRow>>, ReadModelError> {
-        let _ = ids;
-        todo!()
+        let mut rows: Vec<Option<OrderRow>> = ids.iter().map(|_| None).collect();
+        let files = self.files.len();
+        for (index, file) in self.files.iter_mut().enumerate() {
+            let mut wanted = (0..ids.len())
+                .filter(|at| ids[*at].0.index() % files == index)
+                .peekable();
+            if wanted.peek().is_none() {
+                continue;
+            }
+            let read = |rows: &mut Vec<Option<OrderRow>>| -> Result<(), ReadRowError> {
+                let transaction = file.connection.transaction()?;
+                for at in wanted {
+                    rows[at] = order_by_id(&transaction, ids[at].1)?;
+                }
+                Ok(transaction.commit()?)
+            };
+            read(&mut rows).map_err(|error| error.at(&file.path))?;
+        }
+        Ok(rows)
     }
 
     /// A page of orders over all partitions, newest first.
@@ -115,8 +148,14 @@ impl ReadModelReader {
     /// # Errors
     /// Whatever SQLite said.
     pub fn page(&mut self, filter: &OrderFilter) -> Result<Vec<OrderRow>, ReadModelError> {
-        let _ = filter;
-        todo!()
+        let mut rows = Vec::new();
+        for file in &mut self.files {
+            page_of(&mut file.connection, filter, &mut rows)
+                .map_err(|error| error.at(&file.path))?;
+        }
+        rows.sort_unstable_by_key(|row| std::cmp::Reverse(row.id));
+        rows.truncate(filter.limit);
+        Ok(rows)
     }
 
     /// What a key was used for, by its digest.
@@ -128,7 +167,74 @@ impl ReadModelReader {
         partition: PartitionId,
         key_digest: [u8; 16],
     ) -> Result<Option<IdempotencyRow>, ReadModelError> {
-        let _ = (partition, key_digest);
-        todo!()
+        let file = self.file(partition);
+        key_by_digest(&file.connection, partition, key_digest).map_err(|error| error.at(&file.path))
     }
+
+    /// A digest over the rows of one projection and partition in key order, with the checkpoint they stand at: equal for
+    /// equal rows, however they are spread over files and in whatever batches they were applied. One transaction over all
+    /// of the partition's rows: for tests and drift proofs, not for requests.
+    ///
+    /// # Errors
+    /// Whatever SQLite said.
+    pub fn digest(
+        &mut self,
+        projection: Projection,
+        partition: PartitionId,
+    ) -> Result<ProjectionDigest, ReadModelError> {
+        let file = self.file(partition);
+        digest(&mut file.connection, projection, partition)
+            .map_err(ReadModelError::sqlite(&file.path))
+    }
+
+    /// The database files, by shard.
+    #[must_use]
+    pub fn paths(&self) -> Vec<&Path> {
+        self.files.iter().map(|file| file.path.as_path()).collect()
+    }
+}
+
+/// One row by primary key.
+pub(crate) fn order_by_id(
+    connection: &Connection,
+    id: OrderId,
+) -> Result<Option<OrderRow>, ReadRowError> {
+    let mut statement = connection.prepare_cached(select_orders!("WHERE order_id = ?1"))?;
+    let mut rows = statement.query([id.text(&mut [0; 36])])?;
+    rows.next()?.map(OrderRow::read).transpose()
+}
+
+fn key_by_digest(
+    connection: &Connection,
+    partition: PartitionId,
+    key_digest: [u8; 16],
+) -> Result<Option<IdempotencyRow>, ReadRowError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT fingerprint, order_id, version, frame FROM IdempotencyKey WHERE key_digest = ?1 AND partition = ?2",
+    )?;
+    let found = statement
+        .query_row(params![key_digest, partition.get()], |row| {
+            Ok((
+                row.get::<_, [u8; 16]>(0)?,
+                row.get::<_, String>(1)?,
+                row.get::<_, u32>(2)?,
+                row.get::<_, i64>(3)?,
+            ))
+        })
+        .optional()?;
+    let Some((fingerprint, order_id, version, frame)) = found else {
+        return Ok(None);
+    };
+    let id = OrderId::parse(&order_id).map_err(|_| {
+        ReadRowError::Malformed(ReadModelError::MalformedRow {
+            order_id,
+            reason: "an idempotency key names what is no order id".to_owned(),
+        })
+    })?;
+    Ok(Some(IdempotencyRow {
+        fingerprint,
+        order_id: id,
+        version: Version::new(version),
+        frame: Offset::new(from_sql(frame)),
+    }))
 }

@@ -1,10 +1,19 @@
-//! The workers' door: start them, pause, resume, look at them, stop them.
+//! The workers' door: start them, pause, resume, redrive, look at them, stop them.
 
-use std::sync::Arc;
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Sender, channel, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 
-use order_log::{EventLog, LogError, Offset, PartitionId};
+use order_log::{EventLog, Offset, PartitionId};
 
-use crate::{Projection, ReadModel};
+use crate::board::Board;
+use crate::metrics::Metrics;
+use crate::worker::{Redrive, Worker};
+use crate::{Projection, ReadModel, ReadModelError};
 
 /// How the workers behave.
 #[derive(Debug, Clone)]
@@ -36,52 +45,173 @@ pub struct ProjectionStatus {
     pub halted: Option<String>,
 }
 
-/// The read side: shared, stopped by [`ProjectorWorkers::stop`].
+/// What trying parked orders again came to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Redriven {
+    /// Frames that could be applied now.
+    pub applied_frames: u64,
+    /// Orders that are still parked.
+    pub parked_orders: u64,
+}
+
+/// The read side: shared, stopped by [`ProjectorWorkers::stop`] or when the last owner drops it.
 #[derive(Debug)]
-pub struct ProjectorWorkers {}
+pub struct ProjectorWorkers {
+    board: Arc<Board>,
+    /// By partition.
+    requests: Vec<Sender<Redrive>>,
+    stop: Arc<AtomicBool>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
 
 impl ProjectorWorkers {
     /// Starts a thread a partition, named `projector-<p>`.
     ///
     /// # Errors
-    /// [`LogError`] if a partition cannot be read.
+    /// [`ReadModelError`] if a partition or its file cannot be read, or a thread cannot be started.
+    ///
+    /// # Panics
+    /// If `registry` has the metrics of other projector workers.
     pub fn start(
         log: &dyn EventLog,
         read_model: Arc<ReadModel>,
         config: ProjectorConfig,
         registry: &prometheus::Registry,
-    ) -> Result<Arc<Self>, LogError> {
-        let _ = (log, read_model, config, registry);
-        todo!()
+    ) -> Result<Arc<Self>, ReadModelError> {
+        let board = Arc::new(Board::new(log, Arc::clone(&read_model))?);
+        let metrics = Metrics::register(registry, &board)
+            .expect("a registry takes the projector's metrics once");
+        let mut workers = Self {
+            board: Arc::clone(&board),
+            requests: Vec::new(),
+            stop: Arc::new(AtomicBool::new(false)),
+            threads: Mutex::new(Vec::new()),
+        };
+        for partition in read_model.partitions() {
+            let worker = Worker::new(
+                log.reader(partition)?,
+                Arc::clone(&read_model),
+                Arc::clone(&board),
+                metrics.of(&board, partition),
+                config.clone(),
+            )?;
+            workers.spawn(partition, worker)?;
+        }
+        Ok(Arc::new(workers))
     }
 
-    /// Stops applying a projection, in all partitions, across restarts. The core projection can be paused too; commands
-    /// are then refused once it is too far behind.
+    fn spawn(&mut self, partition: PartitionId, mut worker: Worker) -> Result<(), ReadModelError> {
+        let (sender, requests) = channel();
+        let (stop, board) = (Arc::clone(&self.stop), Arc::clone(&self.board));
+        let name = format!("projector-{partition}");
+        let thread = std::thread::Builder::new()
+            .name(name.clone())
+            .spawn(move || {
+                // A worker that panicked is dropped with everything it had in hand; its transaction was rolled back.
+                let work = AssertUnwindSafe(|| worker.run(&requests, &stop));
+                let outcome = catch_unwind(work)
+                    .unwrap_or_else(|panic| Err(format!("panicked: {}", panic_text(&*panic))));
+                if let Err(reason) = outcome {
+                    tracing::error!(
+                        partition = partition.get(),
+                        reason,
+                        "the projector has halted"
+                    );
+                    board.halt(partition, reason);
+                }
+            })
+            .map_err(|source| ReadModelError::Io {
+                action: "start thread",
+                path: PathBuf::from(name),
+                source,
+            })?;
+        self.requests.push(sender);
+        self.threads
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(thread);
+        Ok(())
+    }
+
+    /// Stops applying a projection, in all partitions, across restarts: on return its checkpoints stand still. The core
+    /// projection can be paused too; commands are then refused once it is too far behind.
     ///
     /// # Errors
-    /// Whatever SQLite said when the pause was recorded.
-    pub fn pause(&self, projection: Projection) -> Result<(), crate::ReadModelError> {
-        let _ = projection;
-        todo!()
+    /// Whatever SQLite said when the pause was recorded; the projection is as it was then.
+    pub fn pause(&self, projection: Projection) -> Result<(), ReadModelError> {
+        self.board.read_model().set_paused(projection, true)
     }
 
     /// Goes on with a paused projection from its checkpoint.
     ///
     /// # Errors
-    /// Whatever SQLite said when it was recorded.
-    pub fn resume(&self, projection: Projection) -> Result<(), crate::ReadModelError> {
-        let _ = projection;
-        todo!()
+    /// Whatever SQLite said when it was recorded; the projection is as it was then.
+    pub fn resume(&self, projection: Projection) -> Result<(), ReadModelError> {
+        self.board.read_model().set_paused(projection, false)
+    }
+
+    /// Tries the parked orders of a projection again, in all partitions, between two batches of each. Blocks until done.
+    ///
+    /// # Errors
+    /// [`ReadModelError::Halted`] if a worker stands still or could not read or write; what was applied stays applied.
+    pub fn redrive(&self, projection: Projection) -> Result<Redriven, ReadModelError> {
+        let mut total = Redriven::default();
+        for (partition, requests) in self.board.read_model().partitions().zip(&self.requests) {
+            let (reply, answer) = sync_channel(1);
+            let gone = || ReadModelError::Halted {
+                partition,
+                reason: self
+                    .board
+                    .halted(partition)
+                    .unwrap_or_else(|| "it was stopped".to_owned()),
+            };
+            requests
+                .send(Redrive { projection, reply })
+                .map_err(|_| gone())?;
+            let redriven = answer.recv().map_err(|_| gone())??;
+            total.applied_frames += redriven.applied_frames;
+            total.parked_orders += redriven.parked_orders;
+        }
+        Ok(total)
     }
 
     /// Every projection of every partition.
     #[must_use]
     pub fn status(&self) -> Vec<ProjectionStatus> {
-        todo!()
+        self.board.status()
     }
 
-    /// Finishes the transaction at hand and joins the threads.
-    pub fn stop(&self) {
-        todo!()
+    /// Age of the oldest record of a partition that a projection has not applied, in seconds; 0 when it is caught up,
+    /// which takes two atomic loads to see.
+    ///
+    /// # Panics
+    /// If there is no such partition.
+    #[must_use]
+    pub fn lag_seconds(&self, projection: Projection, partition: PartitionId) -> f64 {
+        self.board.lag_seconds(projection, partition)
     }
+
+    /// Finishes the transactions at hand and joins the threads.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::SeqCst);
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        for thread in threads.drain(..) {
+            // Cannot fail: panics are caught inside.
+            thread.join().ok();
+        }
+    }
+}
+
+impl Drop for ProjectorWorkers {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no message")
 }
