@@ -42,6 +42,10 @@ struct Arguments {
     /// Give every command an Idempotency-Key.
     #[arg(long)]
     idempotency_keys: bool,
+    /// Read each new order at once, waiting until it is visible: from acknowledgement to visible row. These reads come on
+    /// top of the rate.
+    #[arg(long)]
+    read_back: bool,
     /// Seed of everything random.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -86,6 +90,7 @@ async fn main() -> anyhow::Result<()> {
             timeout: seconds(arguments.timeout)?,
             mix: arguments.mix,
             idempotency_keys: arguments.idempotency_keys,
+            read_back: arguments.read_back,
             seed: arguments.seed,
         },
         ledger,

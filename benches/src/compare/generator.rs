@@ -147,6 +147,7 @@ async fn own(
             timeout: Duration::from_secs(10),
             mix,
             idempotency_keys: false,
+            read_back: false,
             seed: 1,
         },
         None,

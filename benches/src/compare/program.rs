@@ -287,6 +287,7 @@ impl Comparison<'_> {
                 get: 0,
             },
             idempotency_keys: false,
+            read_back: false,
             seed: 1,
         };
         let report = self.runtime.block_on(run(config, Some(ledger)))?;

@@ -9,12 +9,14 @@ use crate::sample::Chance;
 
 /// One kind of request, reported on its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Operation {
     /// `POST /orders`
     Create,
     /// `GET /orders/:id` of an order made before.
     Get,
+    /// `GET /orders/:id` of the order just made, waiting until it is visible; counts from its acknowledgement.
+    ReadBack,
     /// `POST /orders/:id/confirm`
     Confirm,
     /// `POST /orders/:id/pay`
@@ -27,9 +29,10 @@ pub enum Operation {
 
 impl Operation {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Create,
         Self::Get,
+        Self::ReadBack,
         Self::Confirm,
         Self::Pay,
         Self::Ship,
@@ -42,6 +45,7 @@ impl Operation {
         match self {
             Self::Create => "create",
             Self::Get => "get",
+            Self::ReadBack => "read-back",
             Self::Confirm => "confirm",
             Self::Pay => "pay",
             Self::Ship => "ship",
@@ -63,7 +67,7 @@ impl Operation {
             Self::Confirm => Some(Self::Pay),
             Self::Pay => Some(Self::Ship),
             Self::Ship => Some(Self::Deliver),
-            Self::Deliver | Self::Get => None,
+            Self::Deliver | Self::Get | Self::ReadBack => None,
         }
     }
 }

@@ -40,12 +40,18 @@ pub struct LoadConfig {
     pub mix: Mix,
     /// Whether each command gets an `Idempotency-Key` of its own.
     pub idempotency_keys: bool,
+    /// Whether each new order is read at once, on the same connection, waiting until it is visible. These reads come on top
+    /// of the rate.
+    pub read_back: bool,
     /// Seed of everything random.
     pub seed: u64,
 }
 
 /// How often a connection that cannot be made is tried again, so that a run against a dead service does not spin.
 const RECONNECT_DELAY: Duration = Duration::from_millis(10);
+
+/// How long the service may let a read wait for the order just made.
+const READ_BACK_WAIT_SECONDS: u32 = 5;
 
 struct Shared {
     config: LoadConfig,
@@ -145,7 +151,12 @@ async fn work(shared: Arc<Shared>, number: u64, mut connection: Connection) -> a
         let sent = Instant::now();
         let outcome = connection.send(ask).await;
         let ended = Instant::now();
+        shared.count(ended, &outcome);
         shared.record(operation, due, sent, ended, &outcome);
+        if let Some(ask) = shared.read_back_of(operation, &outcome) {
+            let read = connection.send(ask).await;
+            shared.record(Operation::ReadBack, ended, ended, Instant::now(), &read);
+        }
         shared.learn(operation, order, &outcome, &mut chance)?;
         if matches!(outcome, Err(NoAnswer::Connect)) {
             tokio::time::sleep(RECONNECT_DELAY).await;
@@ -221,6 +232,45 @@ impl Shared {
         }
     }
 
+    /// Reads an order that was just made, with the token of its acknowledgement.
+    fn read_back_of(
+        &self,
+        operation: Operation,
+        outcome: &Result<Answer, NoAnswer>,
+    ) -> Option<Ask> {
+        if !self.config.read_back || operation != Operation::Create {
+            return None;
+        }
+        let answer = outcome
+            .as_ref()
+            .ok()
+            .filter(|answer| answer.status.is_success())?;
+        let header = |name| Some(answer.headers.get(name)?.to_str().ok()?.to_owned());
+        let location = header("location")?;
+        let base = self.config.target.base.as_str();
+        Some(Ask {
+            method: Method::GET,
+            path: location.strip_prefix(base).unwrap_or(&location).to_owned(),
+            headers: vec![
+                ("sync-token", header("sync-token")?),
+                ("prefer", format!("wait={READ_BACK_WAIT_SECONDS}")),
+            ],
+            body: None,
+        })
+    }
+
+    /// Counts an answer for the rate that was reached.
+    fn count(&self, ended: Instant, outcome: &Result<Answer, NoAnswer>) {
+        if (self.measured_from..self.measured_until).contains(&ended)
+            && let Ok(answer) = outcome
+        {
+            self.answered.fetch_add(1, Ordering::Relaxed);
+            if answer.status.is_success() {
+                self.succeeded.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
     fn record(
         &self,
         operation: Operation,
@@ -229,18 +279,12 @@ impl Shared {
         ended: Instant,
         outcome: &Result<Answer, NoAnswer>,
     ) {
-        let measured = self.measured_from..self.measured_until;
-        if measured.contains(&ended)
-            && let Ok(answer) = outcome
-        {
-            self.answered.fetch_add(1, Ordering::Relaxed);
-            if answer.status.is_success() {
-                self.succeeded.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-        if measured.contains(&due) {
+        if (self.measured_from..self.measured_until).contains(&due) {
             lock(&self.recordings[operation.index()]).record(ended - due, outcome);
-            lock(&self.send_delay).saturating_record(micros(sent.saturating_duration_since(due)));
+            if operation != Operation::ReadBack {
+                let delay = sent.saturating_duration_since(due);
+                lock(&self.send_delay).saturating_record(micros(delay));
+            }
         }
     }
 

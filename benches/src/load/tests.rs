@@ -15,8 +15,8 @@ use crate::load::{
 use crate::reference::{Server, router};
 use crate::sample::ORDER_ID;
 use axum::Router;
-use axum::http::{StatusCode, header};
-use axum::routing::post;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::routing::{get, post};
 use tokio::sync::oneshot;
 
 /// A server for one test, on a port of its own.
@@ -68,6 +68,7 @@ fn config(target: Target) -> LoadConfig {
             get: 0,
         },
         idempotency_keys: false,
+        read_back: false,
         seed: 1,
     }
 }
@@ -182,6 +183,49 @@ async fn requests_that_are_never_answered_time_out_and_count() {
     let create = operation(&report, "create");
     assert_eq!(create.errors["timed-out"], 2);
     assert!(create.latency.unwrap().p50_us >= 499_000, "{report:?}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_order_is_read_back_with_the_token_of_its_acknowledgement() {
+    const VISIBLE_AFTER: Duration = Duration::from_millis(50);
+    let service = Router::new()
+        .route(
+            "/orders",
+            post(|| async {
+                let headers = [("location", "/orders/7"), ("sync-token", "t-1")];
+                (
+                    StatusCode::CREATED,
+                    headers,
+                    "{\"id\":\"7\",\"version\":1,\"total\":1}",
+                )
+            }),
+        )
+        .route(
+            "/orders/7",
+            get(|headers: HeaderMap| async move {
+                tokio::time::sleep(VISIBLE_AFTER).await;
+                let waits = headers["sync-token"] == "t-1" && headers["prefer"] == "wait=5";
+                if waits {
+                    StatusCode::OK
+                } else {
+                    StatusCode::BAD_REQUEST
+                }
+            }),
+        );
+    let server = Running::start(service).await;
+    let config = LoadConfig {
+        requests_max: 4,
+        read_back: true,
+        ..config(server.target())
+    };
+    let report = run(config, None).await.unwrap();
+    let read_back = operation(&report, "read-back");
+    assert_eq!(
+        (operation(&report, "create").succeeded, read_back.succeeded),
+        (4, 4)
+    );
+    assert!(read_back.latency.unwrap().p50_us >= 50_000, "{report:?}");
     server.stop().await;
 }
 
