@@ -12,7 +12,7 @@ use std::time::Instant;
 use axum::Router;
 use axum::body::{Body, HttpBody};
 use axum::extract::Request;
-use axum::http::header::{CONTENT_TYPE, ETAG, WWW_AUTHENTICATE};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, Uri};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -290,6 +290,8 @@ fn write_problem(response: &mut Response, problem: &Problem, uri: &Uri, request_
     let mut json = Vec::new();
     problem.write_json(uri.path(), request_id, &mut json);
     *response.body_mut() = Body::from(json);
+    // The router has counted the empty body that this one replaces.
+    response.headers_mut().remove(CONTENT_LENGTH);
     let kind = HeaderValue::from_static("application/problem+json");
     response.headers_mut().insert(CONTENT_TYPE, kind);
     if problem.kind() == ProblemKind::Unauthenticated {
