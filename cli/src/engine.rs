@@ -88,6 +88,18 @@ pub(crate) fn segmented_config(directory: &Path, manifest: &Manifest) -> Segment
     )
 }
 
+/// What keeps a log that was opened for reading from being read to its end.
+pub(crate) fn damage(log: &dyn EventLog, manifest: &Manifest) -> Option<String> {
+    match manifest.store {
+        Store::Segmented => log
+            .status()
+            .into_iter()
+            .find_map(|partition| partition.unwritable),
+        // A damaged file does not open; an open one says of itself that it takes no writes.
+        Store::Jsonl => None,
+    }
+}
+
 fn jsonl_config(directory: &Path, manifest: &Manifest) -> JsonlConfig {
     JsonlConfig {
         path: jsonl_file(directory),

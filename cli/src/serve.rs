@@ -17,6 +17,7 @@ use order_projector_workers::{
     ProjectorConfig, ProjectorWorkers, ReadModel, ReadModelConfig, ReadModelReader,
 };
 use prometheus::Registry;
+use prometheus::process_collector::ProcessCollector;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
@@ -148,6 +149,7 @@ impl Rooms {
             ));
         }
         let registry = Registry::new();
+        registry.register(Box::new(ProcessCollector::for_self()))?;
         let step = Instant::now();
         let log = engine::open(config, directory)?;
         let records: u64 = log

@@ -101,7 +101,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             None => scanned?,
         }
     }
-    unless_closed(output.flush())
+    unless_closed(output.flush())?;
+    engine::damage(&*log, &manifest).map_or(Ok(()), |damage| {
+        Err(
+            anyhow!("the dump ends before damage: {damage}; `order-service log verify` tells more")
+                .into(),
+        )
+    })
 }
 
 /// Visits the frames from `from` on. A scan has to begin at a frame, so one that begins inside is looked for.
