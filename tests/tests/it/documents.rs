@@ -1,0 +1,97 @@
+//! The documents tell the truth: links lead somewhere, and the README's session runs.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::service::Service;
+use crate::workspace;
+
+#[test]
+fn every_link_between_documents_leads_somewhere() {
+    let root = workspace::root();
+    let mut dead = Vec::new();
+    for document in workspace::files(&root, &[".md"]) {
+        let text = std::fs::read_to_string(&document).expect("the document reads");
+        let folder = document.parent().expect("a file is in a folder");
+        for target in text
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split([')', ' ']).next())
+        {
+            let path = target.split('#').next().unwrap_or_default();
+            let is_outside = target.contains("://") || path.is_empty();
+            if !is_outside && !folder.join(path).exists() {
+                dead.push(format!("{}: {target}", document.display()));
+            }
+        }
+    }
+    assert!(dead.is_empty(), "dead links: {dead:#?}");
+}
+
+/// The commands of the README's consoles that begin with `program`, each with the lines it goes on over.
+fn commands_of_readme(program: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(workspace::root().join("README.md")).expect("a README");
+    let mut commands: Vec<String> = Vec::new();
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        let Some(command) = line.strip_prefix("$ ") else {
+            continue;
+        };
+        let mut command = command.to_owned();
+        // A quote that is open goes on in the next line.
+        while command.matches('\'').count() % 2 == 1 {
+            command.push_str(lines.next().expect("a quote ends"));
+        }
+        if command.starts_with(program) {
+            commands.push(command);
+        }
+    }
+    commands
+}
+
+fn shell(command: &str, id: &str, directory: &Path) -> String {
+    let output = Command::new("sh")
+        .args(["-c", &format!("id={id}; {command}")])
+        .current_dir(directory)
+        .output()
+        .expect("there is a shell");
+    assert!(output.status.success(), "{command}: {output:?}");
+    String::from_utf8(output.stdout).expect("the output is UTF-8")
+}
+
+#[test]
+fn the_readmes_session_runs_as_written() {
+    if Command::new("curl").arg("--version").output().is_err() {
+        eprintln!("LEFT OUT: `curl` is not installed, so the README's session was not run");
+        return;
+    }
+    let data = tempfile::tempdir().expect("a temporary directory");
+    let service = Service::start(data.path(), &[]);
+    let address = service.address().to_string();
+    let commands = commands_of_readme("curl");
+    assert!(commands.len() >= 6, "{commands:?}");
+
+    let mut id = String::new();
+    let mut refused = 0;
+    for (number, command) in commands.iter().enumerate() {
+        let answer = shell(
+            &command.replace("localhost:8080", &address),
+            &id,
+            data.path(),
+        );
+        if number == 0 {
+            assert!(answer.starts_with("HTTP/1.1 201"), "{command}: {answer}");
+            let body = answer.lines().last().unwrap_or_default();
+            let order: Value = serde_json::from_str(body).expect("the body is JSON");
+            assert_eq!(order["total"], 3998);
+            id = order["id"].as_str().expect("an order has an id").to_owned();
+        }
+        if answer.contains("urn:order-service:problem:") {
+            assert!(answer.contains("invalid-transition"), "{command}: {answer}");
+            refused += 1;
+        }
+    }
+    assert_eq!(refused, 1, "one step of the session is meant to be refused");
+}
