@@ -9,6 +9,7 @@ use order_outbox::{DEAD_PAGE_MAX, EventId, HeldEvent, Outbox, OutboxError};
 use order_projector_workers::{Projection, ProjectionStatus};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use crate::answer;
 use crate::api::Shared;
@@ -20,13 +21,15 @@ use crate::time_text;
 const DEAD_PAGE_DEFAULT: usize = 100;
 
 /// All projections, as `GET /projections` shows them.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Projections)]
 pub(crate) struct ProjectionsJson {
     projections: Vec<ProjectionJson>,
 }
 
 /// One projection over all its partitions.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Projection)]
 pub(crate) struct ProjectionJson {
     name: &'static str,
     paused: bool,
@@ -34,7 +37,8 @@ pub(crate) struct ProjectionJson {
 }
 
 /// One projection of one partition.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ProjectionPartition)]
 pub(crate) struct ProjectionPartitionJson {
     partition: u16,
     /// Offset after the last applied record.
@@ -129,7 +133,8 @@ fn projection_of(uri: &Uri) -> Result<Projection, Problem> {
 }
 
 /// How the outbox stands, as `GET /outbox` shows it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Outbox)]
 pub(crate) struct OutboxJson {
     sink: String,
     running: bool,
@@ -147,7 +152,8 @@ pub(crate) struct OutboxJson {
 }
 
 /// One partition's cursor.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = OutboxPartition)]
 pub(crate) struct OutboxPartitionJson {
     partition: u16,
     cursor: u64,
@@ -190,7 +196,8 @@ struct DeadQuery {
 }
 
 /// A page of dead letters, as `GET /outbox/dead` shows it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DeadLetters)]
 pub(crate) struct DeadLettersJson {
     dead: Vec<DeadLetterJson>,
     /// What `after` must be for the next page, if there may be one.
@@ -199,7 +206,8 @@ pub(crate) struct DeadLettersJson {
 }
 
 /// One event that waits for an operator.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DeadLetter)]
 pub(crate) struct DeadLetterJson {
     id: String,
     order_id: String,
@@ -216,6 +224,7 @@ pub(crate) struct DeadLetterJson {
     behind: Option<String>,
     /// The CloudEvent; in the answer for one event alone.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
     cloud_event: Option<Box<RawValue>>,
 }
 
@@ -287,7 +296,8 @@ pub(crate) async fn dead_letter(
 }
 
 /// How many events got all their tries again.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Redriven)]
 pub(crate) struct RedrivenJson {
     redriven: u64,
 }

@@ -44,7 +44,13 @@ impl Scope {
     /// What a request needs; `None` for what everybody may see: health and documentation.
     pub(crate) fn needed(route: Route, method: &Method) -> Option<Self> {
         match route {
-            Route::Livez | Route::Readyz | Route::Healthz | Route::Unmatched => None,
+            Route::Livez
+            | Route::Readyz
+            | Route::Healthz
+            | Route::OpenApi
+            | Route::Docs
+            | Route::DocsFile
+            | Route::Unmatched => None,
             Route::Metrics => Some(Self::Read),
             Route::Projections
             | Route::Pause

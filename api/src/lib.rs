@@ -26,6 +26,7 @@ mod health;
 mod history;
 mod http_metrics;
 mod list;
+mod openapi;
 mod order_body;
 mod order_json;
 mod order_path;

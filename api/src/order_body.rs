@@ -13,67 +13,101 @@ use order_domain::{
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, MapAccess, Visitor};
+use utoipa::ToSchema;
 
 use crate::error::{FieldError, Problem, ProblemKind};
 
 /// The body of `POST /orders`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = PlaceOrder)]
 pub(crate) struct PlaceOrderBody<'a> {
+    /// Who orders.
     #[serde(borrow)]
+    #[schema(min_length = 1, max_length = 64, pattern = "^[!-~]([ -~]*[!-~])?$")]
     customer_id: Cow<'a, str>,
     #[serde(borrow)]
+    #[schema(schema_with = crate::openapi::currency_ref)]
     currency: Cow<'a, str>,
     #[serde(borrow)]
+    #[schema(value_type = Vec<NewLineBody<'a>>, min_items = 1, max_items = 500)]
     lines: Vec<Object<NewLineBody<'a>>>,
+    /// Labels of the client's own: at most 32, keys up to 64 bytes, values up to 512.
     #[serde(default)]
+    #[schema(schema_with = crate::openapi::metadata)]
     metadata: MetadataBody,
 }
 
 /// The body of `POST /orders/:id/lines`, and one line of a new order.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = NewLine)]
 pub(crate) struct NewLineBody<'a> {
+    /// What to order.
     #[serde(borrow)]
+    #[schema(min_length = 1, max_length = 64, pattern = "^[!-~]([ -~]*[!-~])?$")]
     sku: Cow<'a, str>,
+    /// How many units.
+    #[schema(minimum = 1, maximum = 1_000_000)]
     quantity: i64,
+    /// Price of one unit, in minor units of the currency.
+    #[schema(minimum = 0)]
     unit_price: i64,
 }
 
 /// The body of `POST /orders/:id/pay`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = PayOrder)]
 pub(crate) struct PayBody {
+    /// Must equal the order's total.
+    #[schema(minimum = 0)]
     amount: i64,
+    /// The payment provider's reference.
+    #[schema(max_length = 256, pattern = "^([!-~]([ -~]*[!-~])?)?$")]
     reference: Option<String>,
 }
 
 /// The body of `POST /orders/:id/ship`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = ShipOrder)]
 pub(crate) struct ShipBody {
+    /// Who carries it.
+    #[schema(max_length = 256, pattern = "^([!-~]([ -~]*[!-~])?)?$")]
     carrier: Option<String>,
+    /// The carrier's number.
+    #[schema(max_length = 256, pattern = "^([!-~]([ -~]*[!-~])?)?$")]
     tracking_number: Option<String>,
 }
 
 /// The body of `POST /orders/:id/cancel`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = CancelOrder)]
 pub(crate) struct CancelBody {
+    /// Why, in the client's words.
+    #[schema(max_length = 256, pattern = "^([!-~]([ -~]*[!-~])?)?$")]
     reason: Option<String>,
 }
 
 /// The body of `POST /orders/:id/refund`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = RefundOrder)]
 pub(crate) struct RefundBody {
+    /// All that is left if not given.
+    #[schema(minimum = 1)]
     amount: Option<i64>,
+    /// Why, in the client's words.
+    #[schema(max_length = 256, pattern = "^([!-~]([ -~]*[!-~])?)?$")]
     reason: Option<String>,
 }
 
 /// The body of a step that takes nothing: no body, or an empty object.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = NoFields)]
 pub(crate) struct EmptyBody {}
 
 /// A shape that is read from an object alone. serde would also take an array of the fields' values in their order,

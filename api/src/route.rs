@@ -58,6 +58,9 @@ routes! {
     Readyz = "/readyz", "/readyz", [Get];
     Healthz = "/healthz", "/healthz", [Get];
     Metrics = "/metrics", "/metrics", [Get];
+    OpenApi = "/openapi.json", "/openapi.json", [Get];
+    Docs = "/docs", "/docs", [Get];
+    DocsFile = "/docs/{file}", "/docs/:file", [Get];
 }
 
 /// How many labels of routes there are.
@@ -106,6 +109,9 @@ impl Route {
             ("readyz", [None, ..]) => Self::Readyz,
             ("healthz", [None, ..]) => Self::Healthz,
             ("metrics", [None, ..]) => Self::Metrics,
+            ("openapi.json", [None, ..]) => Self::OpenApi,
+            ("docs", [None, ..]) => Self::Docs,
+            ("docs", [Some(file), None, ..]) if !file.is_empty() => Self::DocsFile,
             _ => Self::Unmatched,
         }
     }

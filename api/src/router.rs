@@ -9,7 +9,7 @@ use axum::routing::{delete, get, post};
 use crate::api::Shared;
 use crate::error::{Problem, ProblemKind};
 use crate::route::Route;
-use crate::{admin, bulk, feed, health, history, list, reads, writes};
+use crate::{admin, bulk, feed, health, history, list, openapi, reads, writes};
 
 pub(crate) fn router(shared: Arc<Shared>) -> Router {
     let routes = [
@@ -38,6 +38,9 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         (Route::Healthz, get(health::livez)),
         (Route::Readyz, get(health::readyz)),
         (Route::Metrics, get(health::metrics)),
+        (Route::OpenApi, get(openapi::openapi)),
+        (Route::Docs, get(openapi::docs)),
+        (Route::DocsFile, get(openapi::docs_file)),
     ];
     let mut router = Router::new();
     for (route, handlers) in routes {

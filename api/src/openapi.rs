@@ -1,0 +1,342 @@
+//! The OpenAPI 3.1 document, made from the code: routes from the router's table, bodies from the parsed shapes, failures
+//! from the catalogue of problems. A golden copy is in `docs/openapi.json`, so that a change is seen in review.
+
+mod operations;
+mod parameters;
+mod schemas;
+
+use std::sync::{Arc, LazyLock};
+
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION};
+use axum::http::{HeaderValue, StatusCode, Uri};
+use axum::response::Response;
+use utoipa::openapi::path::{HttpMethod, OperationBuilder, PathItem, PathsBuilder};
+use utoipa::openapi::request_body::RequestBodyBuilder;
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi::tag::TagBuilder;
+use utoipa::openapi::{
+    ComponentsBuilder, Content, Header, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, Ref,
+    RefOr, Required, ResponseBuilder, ResponsesBuilder, SecurityRequirement,
+};
+use utoipa_swagger_ui::Config;
+
+use crate::answer;
+use crate::auth::Scope;
+use crate::error::{Problem, ProblemKind};
+use crate::route::MethodLabel;
+use operations::{Answer, OPERATIONS, Operation};
+pub(crate) use schemas::{currency_ref, metadata};
+
+/// The document as served, written once.
+static DOCUMENT: LazyLock<String> = LazyLock::new(|| {
+    let mut text = document()
+        .to_pretty_json()
+        .expect("the document is made of texts and numbers");
+    text.push('\n');
+    text
+});
+
+/// `GET /openapi.json`
+pub(crate) async fn openapi() -> Response {
+    answer::json(StatusCode::OK, DOCUMENT.as_bytes())
+}
+
+/// `GET /docs` leads to the page.
+pub(crate) async fn docs() -> Response {
+    const PAGE: &str = "/docs/index.html";
+    let mut response = answer::text(StatusCode::PERMANENT_REDIRECT, PAGE);
+    response
+        .headers_mut()
+        .insert(LOCATION, HeaderValue::from_static(PAGE));
+    response
+}
+
+/// `GET /docs/:file`: the page and its files, all from within the binary.
+pub(crate) async fn docs_file(uri: Uri) -> Result<Response, Problem> {
+    static CONFIG: LazyLock<Arc<Config<'static>>> =
+        LazyLock::new(|| Arc::new(Config::from("/openapi.json")));
+    let path = uri.path().strip_prefix("/docs/").unwrap_or_default();
+    let found = utoipa_swagger_ui::serve(path, Arc::clone(&CONFIG));
+    let file = found.map_err(|error| Problem::internal(format!("the docs page: {error}")))?;
+    let file = file.ok_or_else(|| {
+        Problem::new(
+            ProblemKind::NotFound,
+            format!("nothing is at {}", uri.path()),
+        )
+    })?;
+    let mut response = answer::text(StatusCode::OK, file.bytes.into_owned());
+    let kind = HeaderValue::from_str(&file.content_type)
+        .map_err(|_| Problem::internal("a file of the docs page has no type"))?;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, kind);
+    headers.insert(
+        CACHE_CONTROL,
+        HeaderValue::from_static("public, max-age=3600"),
+    );
+    Ok(response)
+}
+
+fn document() -> OpenApi {
+    let mut paths = PathsBuilder::new();
+    for operation in OPERATIONS {
+        let item = PathItem::new(method_of(operation.method), operation_of(operation));
+        paths = paths.path(operation.route.path(), item);
+    }
+    let license = LicenseBuilder::new().name("MIT OR Apache-2.0").build();
+    let info = InfoBuilder::new()
+        .title("Order Service")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some(
+            "Orders as events: commands go in, are decided by one writer a partition and kept in a log; reads come from \
+             a read model that follows it. Failures are RFC 9457 problems with a stable `code`.",
+        ))
+        .license(Some(license))
+        .build();
+    let tag = |name: &str, description: &str| {
+        TagBuilder::new()
+            .name(name)
+            .description(Some(description))
+            .build()
+    };
+    OpenApiBuilder::new()
+        .info(info)
+        .paths(paths.build())
+        .components(Some(components()))
+        .tags(Some([
+            tag("orders", "The life of an order"),
+            tag("history", "What happened, from the log"),
+            tag("operators", "Projections and outbox"),
+            tag("machines", "Health, metrics and this document"),
+        ]))
+        .build()
+}
+
+fn components() -> utoipa::openapi::Components {
+    let mut components = ComponentsBuilder::new();
+    for (name, schema) in schemas::all() {
+        components = components.schema(name, schema);
+    }
+    for (name, header) in parameters::response_headers() {
+        components = components.header(name, header);
+    }
+    for (name, parameter) in parameters::all() {
+        components = components.parameter(name, parameter);
+    }
+    let bearer = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+    components.security_scheme("bearer", bearer).build()
+}
+
+fn operation_of(operation: &Operation) -> utoipa::openapi::path::Operation {
+    let mut built = OperationBuilder::new()
+        .operation_id(Some(operation.id))
+        .tag(operation.tag)
+        .summary(Some(operation.summary))
+        .description(Some(operation.description));
+    for name in operation.parameters {
+        built = built.parameter_ref(Ref::new(format!("#/components/parameters/{name}")));
+    }
+    if let Some(body) = &operation.body {
+        let content = Content::new(Some(schema_ref(body.schema)));
+        let required = if body.required {
+            Required::True
+        } else {
+            Required::False
+        };
+        let body = RequestBodyBuilder::new()
+            .content(body.media_type, content)
+            .required(Some(required));
+        built = built.request_body(Some(body.build()));
+    }
+    let scope = Scope::needed(operation.route, &method_name(operation.method));
+    if let Some(scope) = scope {
+        // Without configured tokens nothing is asked for: the empty requirement.
+        built = built
+            .security(SecurityRequirement::default())
+            .security(SecurityRequirement::new("bearer", [scope.name()]));
+    }
+    built
+        .responses(responses_of(operation, scope).build())
+        .build()
+}
+
+fn responses_of(operation: &Operation, scope: Option<Scope>) -> ResponsesBuilder {
+    let mut responses = ResponsesBuilder::new();
+    for answer in operation.answers {
+        responses = responses.response(answer.status.to_string(), success(answer));
+    }
+    let guarded = scope.map_or(&[][..], |_| {
+        &[ProblemKind::Unauthenticated, ProblemKind::Forbidden]
+    });
+    let always = [ProblemKind::Internal, ProblemKind::Timeout];
+    let mut problems: Vec<ProblemKind> = operation
+        .problems
+        .iter()
+        .chain(guarded)
+        .chain(&always)
+        .copied()
+        .collect();
+    problems.sort_by_key(|kind| (kind.status(), kind.code()));
+    for same_status in problems.chunk_by(|one, other| one.status() == other.status()) {
+        let status = same_status[0].status();
+        // `/readyz` says 503 in plain text, too.
+        let also = operation
+            .answers
+            .iter()
+            .find(|answer| answer.status == status.as_u16());
+        responses = responses.response(status.as_str(), failure(same_status, also));
+    }
+    responses
+}
+
+fn success(answer: &Answer) -> utoipa::openapi::Response {
+    let mut response = ResponseBuilder::new()
+        .description(answer.description)
+        .header_ref("X-Request-Id", header_ref("X-Request-Id"));
+    if let Some((media_type, schema)) = answer.content {
+        response = response.content(media_type, Content::new(Some(schema_ref(schema))));
+    }
+    for name in answer.headers {
+        response = response.header_ref(*name, header_ref(name));
+    }
+    response.build()
+}
+
+fn failure(kinds: &[ProblemKind], also: Option<&Answer>) -> utoipa::openapi::Response {
+    let codes: Vec<_> = kinds
+        .iter()
+        .map(|kind| format!("`{}`: {}", kind.code(), kind.title()))
+        .collect();
+    let told = also.map(|also| also.description.to_owned());
+    let told: Vec<_> = told.into_iter().chain(codes).collect();
+    let mut response = ResponseBuilder::new()
+        .description(told.join("; "))
+        .content(
+            "application/problem+json",
+            Content::new(Some(schema_ref("Problem"))),
+        )
+        .header_ref("X-Request-Id", header_ref("X-Request-Id"));
+    if kinds
+        .iter()
+        .all(|kind| Problem::new(*kind, "").retry_after().is_some())
+    {
+        response = response.header_ref("Retry-After", header_ref("Retry-After"));
+    }
+    response.build()
+}
+
+fn schema_ref(name: &str) -> RefOr<utoipa::openapi::Schema> {
+    RefOr::Ref(Ref::from_schema_name(name))
+}
+
+fn header_ref(name: &str) -> Ref {
+    Ref::new(format!("#/components/headers/{name}"))
+}
+
+fn header(schema: impl Into<RefOr<utoipa::openapi::Schema>>, description: &str) -> Header {
+    let mut header = Header::new(schema);
+    header.description = Some(description.to_owned());
+    header
+}
+
+fn method_of(method: MethodLabel) -> HttpMethod {
+    match method {
+        MethodLabel::Post => HttpMethod::Post,
+        MethodLabel::Delete => HttpMethod::Delete,
+        _ => HttpMethod::Get,
+    }
+}
+
+fn method_name(method: MethodLabel) -> axum::http::Method {
+    match method {
+        MethodLabel::Post => axum::http::Method::POST,
+        MethodLabel::Delete => axum::http::Method::DELETE,
+        _ => axum::http::Method::GET,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::route::Route;
+
+    #[test]
+    fn the_document_in_the_repository_is_what_the_code_says() {
+        crate::golden::assert_golden("docs/openapi.json", &DOCUMENT);
+    }
+
+    #[test]
+    fn every_route_and_method_is_described_once() {
+        let described: Vec<_> = OPERATIONS
+            .iter()
+            .map(|operation| (operation.route.path(), operation.method.label()))
+            .collect();
+        let unique: BTreeSet<_> = described.iter().copied().collect();
+        assert_eq!(
+            unique.len(),
+            described.len(),
+            "an operation is described twice"
+        );
+        let routed: BTreeSet<_> = Route::ALL
+            .iter()
+            // The page that shows the document is no part of it.
+            .filter(|(route, _)| !matches!(route, Route::Docs | Route::DocsFile))
+            .flat_map(|(route, methods)| {
+                methods.iter().map(|method| (route.path(), method.label()))
+            })
+            .collect();
+        assert_eq!(unique, routed);
+    }
+
+    #[test]
+    fn every_reference_leads_somewhere() {
+        let document: serde_json::Value = serde_json::from_str(&DOCUMENT).unwrap();
+        let mut references = BTreeSet::new();
+        fn gather(value: &serde_json::Value, into: &mut BTreeSet<String>) {
+            match value {
+                serde_json::Value::Object(map) => {
+                    if let Some(serde_json::Value::String(to)) = map.get("$ref") {
+                        into.insert(to.clone());
+                    }
+                    map.values().for_each(|value| gather(value, into));
+                }
+                serde_json::Value::Array(values) => {
+                    values.iter().for_each(|value| gather(value, into));
+                }
+                _ => {}
+            }
+        }
+        gather(&document, &mut references);
+        assert!(references.len() > 20, "{references:?}");
+        for reference in references {
+            let pointer = reference
+                .strip_prefix('#')
+                .expect("a reference within the document");
+            assert!(
+                document.pointer(pointer).is_some(),
+                "{reference} leads nowhere"
+            );
+        }
+    }
+
+    #[test]
+    fn every_parameter_of_a_path_is_described() {
+        let document: serde_json::Value = serde_json::from_str(&DOCUMENT).unwrap();
+        for operation in OPERATIONS {
+            let in_path = operation
+                .route
+                .path()
+                .split('/')
+                .filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'));
+            for name in in_path {
+                let described = operation.parameters.iter().any(|parameter| {
+                    let pointer = format!("/components/parameters/{parameter}");
+                    let parameter = document.pointer(&pointer).unwrap();
+                    parameter["in"] == "path" && parameter["name"] == name
+                });
+                assert!(described, "{} of {}", name, operation.route.path());
+            }
+        }
+    }
+}

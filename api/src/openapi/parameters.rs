@@ -1,0 +1,348 @@
+//! Parameters of requests and headers of answers, each described once.
+
+use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, SchemaFormat, Type};
+use utoipa::openapi::{Header, RefOr, Required, Schema};
+
+use super::{header, schemas};
+
+/// Every parameter with its name in the components.
+pub(super) fn all() -> Vec<(&'static str, Parameter)> {
+    let path = |name: &str, schema: RefOr<Schema>, description: &str| {
+        parameter(name, ParameterIn::Path, Required::True, schema, description)
+    };
+    let query = |name: &str, schema: RefOr<Schema>, description: &str| {
+        parameter(
+            name,
+            ParameterIn::Query,
+            Required::False,
+            schema,
+            description,
+        )
+    };
+    let header = |name: &str, schema: RefOr<Schema>, description: &str| {
+        parameter(
+            name,
+            ParameterIn::Header,
+            Required::False,
+            schema,
+            description,
+        )
+    };
+    vec![
+        ("OrderId", path("id", uuid(), "The order.")),
+        (
+            "LineId",
+            path("line_id", integer(1, i64::from(u32::MAX)), "The line."),
+        ),
+        (
+            "ProjectionName",
+            path(
+                "name",
+                names(&["orders", "customer_summary", "sku_demand"]),
+                "The projection.",
+            ),
+        ),
+        (
+            "EventId",
+            path(
+                "id",
+                custom("event-id"),
+                "The event: `<order id>-<version>`.",
+            ),
+        ),
+        (
+            "Status",
+            query("status", schemas::status(), "Only orders of this status."),
+        ),
+        (
+            "CustomerId",
+            query(
+                "customer_id",
+                schemas::text_id("Only orders of this customer."),
+                "Only orders of this customer.",
+            ),
+        ),
+        (
+            "CreatedAfter",
+            query("created_after", time(), "Placed at or after this time."),
+        ),
+        (
+            "CreatedBefore",
+            query("created_before", time(), "Placed before this time."),
+        ),
+        (
+            "Limit",
+            query(
+                "limit",
+                integer(1, 200),
+                "Most orders of the page; 50 if not given.",
+            ),
+        ),
+        (
+            "Cursor",
+            query(
+                "cursor",
+                custom("cursor"),
+                "From the page before, with the same filters.",
+            ),
+        ),
+        (
+            "MinVersion",
+            query(
+                "min_version",
+                integer(0, i64::from(u32::MAX)),
+                "The version the answer must at least have: 503 while the read model is behind, 412 if there is no \
+                 such version.",
+            ),
+        ),
+        (
+            "AtVersion",
+            query(
+                "at_version",
+                integer(1, i64::from(u32::MAX)),
+                "The order as it was at this version.",
+            ),
+        ),
+        (
+            "AsOf",
+            query("as_of", time(), "The order as it was at this time."),
+        ),
+        (
+            "AfterVersion",
+            query(
+                "after_version",
+                integer(0, i64::from(u32::MAX)),
+                "Only events behind this version.",
+            ),
+        ),
+        (
+            "EventLimit",
+            query(
+                "limit",
+                integer(1, 1000),
+                "Most events of the page; 100 if not given.",
+            ),
+        ),
+        (
+            "Partition",
+            query(
+                "partition",
+                integer(0, 1023),
+                "Only events of this partition.",
+            ),
+        ),
+        (
+            "EventType",
+            query(
+                "type",
+                custom("event-types"),
+                "Only events of these types, separated by commas.",
+            ),
+        ),
+        (
+            "From",
+            query(
+                "from",
+                names(&["start", "end"]),
+                "Where to begin without `Last-Event-ID`: `start` if not given.",
+            ),
+        ),
+        (
+            "DeadLimit",
+            query(
+                "limit",
+                integer(1, 1000),
+                "Most events of the page; 100 if not given.",
+            ),
+        ),
+        (
+            "DeadAfter",
+            query("after", custom("event-id"), "Begin behind this event."),
+        ),
+        (
+            "Verbose",
+            query(
+                "verbose",
+                names(&["", "1", "true"]),
+                "Tell every check and fact.",
+            ),
+        ),
+        (
+            "IfMatch",
+            header(
+                "If-Match",
+                custom("entity-tags"),
+                "The version, or versions, that the order must have; `*` for any.",
+            ),
+        ),
+        (
+            "IfNoneMatch",
+            header(
+                "If-None-Match",
+                custom("entity-tags"),
+                "Versions that the client has: 304 if it is one of them.",
+            ),
+        ),
+        (
+            "IdempotencyKey",
+            header(
+                "Idempotency-Key",
+                custom("idempotency-key"),
+                "Sent again with the same key and body, the command is not done twice: the first answer comes again. \
+                 1 to 255 printable characters, quoted or not.",
+            ),
+        ),
+        (
+            "SyncToken",
+            header(
+                "Sync-Token",
+                custom("sync-token"),
+                "From the answer of a write: the read waits until it shows that write.",
+            ),
+        ),
+        (
+            "Prefer",
+            header(
+                "Prefer",
+                custom("preferences"),
+                "`wait=N`: how many seconds the read may wait, at most 30.",
+            ),
+        ),
+        (
+            "LastEventId",
+            header(
+                "Last-Event-ID",
+                custom("event-position"),
+                "The id of the last event seen: the feed goes on behind it.",
+            ),
+        ),
+        (
+            "RequestId",
+            header(
+                "X-Request-Id",
+                custom("request-id"),
+                "Echoed in the answer and kept with the event.",
+            ),
+        ),
+        (
+            "Traceparent",
+            header(
+                "traceparent",
+                custom("traceparent"),
+                "W3C trace context, kept with the event and handed on.",
+            ),
+        ),
+    ]
+}
+
+/// Every header of an answer, by its name.
+pub(super) fn response_headers() -> Vec<(&'static str, Header)> {
+    vec![
+        (
+            "X-Request-Id",
+            header(text(), "The request's id, or one made for it."),
+        ),
+        ("Location", header(text(), "The order's path.")),
+        ("ETag", header(text(), "The order's version, in quotes.")),
+        (
+            "Cache-Control",
+            header(text(), "A cache must ask before it shows the answer again."),
+        ),
+        (
+            "Sync-Token",
+            header(text(), "Send it with a read that must show this write."),
+        ),
+        (
+            "Idempotency-Replayed",
+            header(
+                names(&["true"]),
+                "The command had been done before: this is its stored answer.",
+            ),
+        ),
+        (
+            "Read-Model-Lag-Seconds",
+            header(
+                text(),
+                "Age of the oldest event that the answer does not show yet; 0 when it shows all.",
+            ),
+        ),
+        (
+            "Read-Model-Position",
+            header(
+                text(),
+                "Partition and offset: the answer shows every record of that partition before that offset.",
+            ),
+        ),
+        (
+            "Preference-Applied",
+            header(text(), "The preference that was honoured, and how far."),
+        ),
+        ("Link", header(text(), "The next page, as `rel=\"next\"`.")),
+        (
+            "Retry-After",
+            header(integer(1, 3600), "When to come back, in seconds."),
+        ),
+    ]
+}
+
+fn parameter(
+    name: &str,
+    place: ParameterIn,
+    required: Required,
+    schema: RefOr<Schema>,
+    description: &str,
+) -> Parameter {
+    ParameterBuilder::new()
+        .name(name)
+        .parameter_in(place)
+        .required(required)
+        .schema(Some(schema))
+        .description(Some(description))
+        .build()
+}
+
+fn text() -> RefOr<Schema> {
+    ObjectBuilder::new().schema_type(Type::String).into()
+}
+
+/// A text that only this service, or only a rule that JSON Schema cannot say, makes.
+fn custom(format: &str) -> RefOr<Schema> {
+    let format = SchemaFormat::Custom(format.to_owned());
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .format(Some(format))
+        .into()
+}
+
+fn uuid() -> RefOr<Schema> {
+    let format = SchemaFormat::Custom("uuid".to_owned());
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .format(Some(format))
+        .into()
+}
+
+fn time() -> RefOr<Schema> {
+    let format = SchemaFormat::KnownFormat(KnownFormat::DateTime);
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .format(Some(format))
+        .into()
+}
+
+fn names(names: &[&str]) -> RefOr<Schema> {
+    let names = names.iter().copied();
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .enum_values(Some(names))
+        .into()
+}
+
+fn integer(least: i64, most: i64) -> RefOr<Schema> {
+    ObjectBuilder::new()
+        .schema_type(Type::Integer)
+        .minimum(Some(least))
+        .maximum(Some(most))
+        .into()
+}
