@@ -9,6 +9,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::OutboxError;
+use crate::webhook::Secrets;
 
 /// Where events go.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +18,8 @@ pub enum SinkKind {
     /// One CloudEvent a line in a file.
     #[default]
     File,
+    /// HTTP POST to the configured target.
+    Webhook,
     /// Nowhere. The cursors stand still, so that a sink chosen later goes on where the last one ended.
     None,
 }
@@ -25,6 +28,7 @@ impl fmt::Display for SinkKind {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::File => "file",
+            Self::Webhook => "webhook",
             Self::None => "none",
         })
     }
@@ -36,8 +40,11 @@ impl FromStr for SinkKind {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "file" => Ok(Self::File),
+            "webhook" => Ok(Self::Webhook),
             "none" => Ok(Self::None),
-            _ => Err(format!("`{text}` is not a sink: use `file` or `none`")),
+            _ => Err(format!(
+                "`{text}` is not a sink: use `file`, `webhook` or `none`"
+            )),
         }
     }
 }
@@ -52,6 +59,8 @@ pub struct OutboxConfig {
     pub source: String,
     /// The `file` sink.
     pub file: FileConfig,
+    /// The `webhook` sink.
+    pub webhook: WebhookConfig,
     /// When failed deliveries are tried again.
     pub retry: RetryConfig,
     /// Most events kept aside because their order is being retried. Beyond it nothing new is read from the log until
@@ -68,6 +77,7 @@ impl Default for OutboxConfig {
             sink: SinkKind::default(),
             source: "/order-service".to_owned(),
             file: FileConfig::default(),
+            webhook: WebhookConfig::default(),
             retry: RetryConfig::default(),
             retrying_events_max: 10_000,
             dead_events_max: 100_000,
@@ -90,6 +100,41 @@ impl Default for FileConfig {
         Self {
             path: None,
             linger_ms: 25,
+        }
+    }
+}
+
+/// The `webhook` sink.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WebhookConfig {
+    /// Where to POST: `https://…`, or `http://…` where nobody listens in.
+    pub url: Option<String>,
+    /// What requests are signed with: `whsec_` and the base64 of 24 to 64 random bytes. While a secret is rotated, the new
+    /// and the old one, in a list or with a space between.
+    pub secret: Secrets,
+    /// Whether the target may be on this host or a private network. Off, no name that resolves there is connected to.
+    pub allow_private: bool,
+    /// Longest wait for an answer, connecting included, in milliseconds.
+    pub timeout_ms: u64,
+    /// Longest wait for a connection, in milliseconds.
+    pub connect_timeout_ms: u64,
+    /// Most requests on their way at once; at most one of each order.
+    pub in_flight_max: usize,
+    /// Longest wait that a target's `Retry-After` can ask for, in milliseconds.
+    pub retry_after_max_ms: u64,
+}
+
+impl Default for WebhookConfig {
+    fn default() -> Self {
+        Self {
+            url: None,
+            secret: Secrets::default(),
+            allow_private: false,
+            timeout_ms: 20_000,
+            connect_timeout_ms: 5_000,
+            in_flight_max: 64,
+            retry_after_max_ms: 3_600_000,
         }
     }
 }
@@ -124,6 +169,11 @@ impl OutboxConfig {
     /// Longest delay between two tries: a week.
     const CAP_MS_MAX: u64 = 7 * 24 * 3_600_000;
 
+    /// Longest wait for an answer: 5 minutes.
+    const TIMEOUT_MS_MAX: u64 = 300_000;
+    /// Most requests at once: each is a connection and its buffers.
+    const IN_FLIGHT_MAX: usize = 1_024;
+
     /// Checks every setting, before anything is opened.
     ///
     /// # Errors
@@ -144,6 +194,22 @@ impl OutboxConfig {
         }
         if self.file.linger_ms > Self::LINGER_MS_MAX {
             return refuse("file.linger_ms", "must be at most 60000");
+        }
+        let webhook = &self.webhook;
+        if !(1..=Self::TIMEOUT_MS_MAX).contains(&webhook.timeout_ms) {
+            return refuse("webhook.timeout_ms", "must be 1 to 300000");
+        }
+        if !(1..=Self::TIMEOUT_MS_MAX).contains(&webhook.connect_timeout_ms) {
+            return refuse("webhook.connect_timeout_ms", "must be 1 to 300000");
+        }
+        if !(1..=Self::IN_FLIGHT_MAX).contains(&webhook.in_flight_max) {
+            return refuse("webhook.in_flight_max", "must be 1 to 1024");
+        }
+        if webhook.retry_after_max_ms > Self::CAP_MS_MAX {
+            return refuse(
+                "webhook.retry_after_max_ms",
+                "must be at most 604800000, a week",
+            );
         }
         if self.retry.attempts == 0 {
             return refuse("retry.attempts", "must be at least 1");

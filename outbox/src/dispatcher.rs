@@ -11,6 +11,7 @@ use crate::config::{RetryConfig, SinkKind};
 use crate::file_dispatcher::FileDispatcher;
 use crate::inbox::{Inbox, Wake};
 use crate::shared::Shared;
+use crate::webhook::{SystemLookup, Target, WebhookDispatcher};
 
 /// When a run that failed as a whole (a full disk, a store that is locked) starts anew: soon, because the cause often
 /// passes, and for ever, because no event is to blame.
@@ -25,15 +26,20 @@ const SOUND_AFTER: Duration = Duration::from_secs(60);
 
 /// The thread's body: returns when told to stop, or after a panic.
 pub(crate) fn run(shared: &Arc<Shared>, inbox: &mut Inbox) {
-    let caught = catch_unwind(AssertUnwindSafe(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build();
-        match runtime {
-            Ok(runtime) => runtime.block_on(supervise(shared, inbox)),
-            Err(error) => shared.report(Some(format!("making the dispatcher's runtime: {error}"))),
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            return shared.report(Some(format!("making the dispatcher's runtime: {error}")));
         }
+    };
+    let caught = catch_unwind(AssertUnwindSafe(|| {
+        runtime.block_on(supervise(shared, inbox));
     }));
+    // Not by dropping it, which would wait for the lookup of a name that nobody answers.
+    runtime.shutdown_background();
     if let Err(panic) = caught {
         shared.report(Some(format!(
             "the dispatcher panicked: {}; restart the outbox, and report this",
@@ -71,6 +77,11 @@ async fn supervise(shared: &Arc<Shared>, inbox: &mut Inbox) {
 async fn run_sink(shared: &Arc<Shared>, inbox: &mut Inbox) -> Result<(), OutboxError> {
     match shared.config.sink {
         SinkKind::File => FileDispatcher::open(Arc::clone(shared))?.run(inbox).await,
+        SinkKind::Webhook => {
+            let target = Target::new(&shared.config, Arc::new(SystemLookup))?;
+            let dispatcher = WebhookDispatcher::open(Arc::clone(shared), Arc::new(target))?;
+            dispatcher.run(inbox).await
+        }
         SinkKind::None => Ok(()),
     }
 }

@@ -100,55 +100,45 @@ impl FileDispatcher {
     fn gather_due(&mut self) -> Result<(), OutboxError> {
         let now = Instant::now();
         while self.lines.len() < ROUND_BYTES_MAX
-            && let Some(order) = self.ledger.due(now)
-            && let Some(event) = self.ledger.first_event(order)?
+            && let Some(event) = self.ledger.start_due(now)?
         {
             match self.write_line(&event) {
                 Ok(()) => self.ledger.deliver(event.id, now)?,
-                Err(reason) => {
-                    self.shared.attempts.count(Attempt::Unreadable, 1);
-                    self.ledger.fail(order, Verdict::Dead, &reason, now)?;
-                }
+                Err(reason) => self.set_dead(&event, &reason)?,
             }
         }
         Ok(())
     }
 
     fn gather_partition(&mut self, index: usize) -> Result<(), OutboxError> {
+        if self.lines.len() >= ROUND_BYTES_MAX {
+            return Ok(());
+        }
         let shared = Arc::clone(&self.shared);
-        let reader = &*shared.readers[index];
-        let partition = reader.partition();
+        let partition = shared.readers[index].partition();
         let from = self.ledger.cursor(partition);
         let mut next = from;
         let mut failure = None;
-        let scanned = match shared.outside_log(reader, from) {
-            Some(trouble) => Err(trouble),
-            None if self.lines.len() >= ROUND_BYTES_MAX => Ok(()),
-            None => {
-                let mut visit = |frame: Frame<'_>| {
-                    for event in events_of(partition, &frame) {
-                        if let Err(error) = self.take(&event) {
-                            failure = Some(error);
-                            return ControlFlow::Break(());
-                        }
-                    }
-                    next = frame.end();
-                    if self.lines.len() < ROUND_BYTES_MAX {
-                        ControlFlow::Continue(())
-                    } else {
-                        ControlFlow::Break(())
-                    }
-                };
-                let scanned = reader.scan(from, ScanLimit::NONE, &mut visit);
-                scanned.map(drop).map_err(|error| error.to_string())
+        let mut visit = |frame: Frame<'_>| {
+            for event in events_of(partition, &frame) {
+                if let Err(error) = self.take(&event) {
+                    failure = Some(error);
+                    return ControlFlow::Break(());
+                }
+            }
+            next = frame.end();
+            if self.lines.len() < ROUND_BYTES_MAX {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
             }
         };
-        if let Some(error) = failure {
-            return Err(error);
+        shared.scan(index, from, ScanLimit::NONE, &mut visit);
+        match failure {
+            Some(error) => Err(error),
+            // Also after a damaged frame: those before it were taken.
+            None => self.ledger.advance(partition, next),
         }
-        shared.report_partition(index, scanned.err());
-        // Also after a damaged frame: those before it were taken.
-        self.ledger.advance(partition, next)
     }
 
     fn take(&mut self, event: &LogEvent<'_>) -> Result<(), OutboxError> {
@@ -156,12 +146,18 @@ impl FileDispatcher {
             return self.ledger.queue(event);
         }
         if let Err(reason) = self.write_line(event) {
-            tracing::error!(event = %event.id, offset = %event.offset, reason, "an event does not decode: its order is set aside");
-            self.shared.attempts.count(Attempt::Unreadable, 1);
-            self.ledger
-                .set_aside(event, Verdict::Dead, &reason, Instant::now())?;
+            self.ledger.set_aside(event)?;
+            self.set_dead(event, &reason)?;
         }
         Ok(())
+    }
+
+    fn set_dead(&mut self, event: &LogEvent<'_>, reason: &str) -> Result<(), OutboxError> {
+        tracing::error!(event = %event.id, offset = %event.offset, reason, "an event is dead, its order waits");
+        self.shared.attempts.count(Attempt::Unreadable, 1);
+        let order = event.id.order();
+        self.ledger
+            .fail(order, Verdict::Dead, reason, Instant::now())
     }
 
     /// Appends an event's line to `lines`, or nothing and says why not.
@@ -197,7 +193,7 @@ impl FileDispatcher {
 
     /// Moves the cursors over what was written.
     pub(crate) fn commit(&mut self) -> Result<(), OutboxError> {
-        self.ledger.commit(&self.shared.progress)?;
+        self.ledger.commit(&self.shared.progress, |_| 0)?;
         if self.ledger.dead_events() < self.shared.config.dead_events_max {
             self.shared.report(None);
         }
@@ -208,11 +204,13 @@ impl FileDispatcher {
         match request {
             Request::Redrive { which, reply } => {
                 let redriven = self.ledger.redrive(which, Instant::now());
-                self.ledger.commit(&self.shared.progress)?;
+                self.ledger.commit(&self.shared.progress, |_| 0)?;
                 answer(&reply, redriven);
-                Ok(())
             }
+            // A file never says that it wants nothing any more.
+            Request::Enable { reply } => answer(&reply, Ok(())),
         }
+        Ok(())
     }
 }
 

@@ -18,15 +18,19 @@ pub(crate) enum Request {
         which: Option<EventId>,
         reply: SyncSender<Result<u64, OutboxError>>,
     },
+    /// Send again to a target that wanted nothing any more.
+    Enable {
+        reply: SyncSender<Result<(), OutboxError>>,
+    },
 }
 
 impl Request {
     /// Answers that nothing can be done now.
     pub(crate) fn refuse(self, reason: &str) {
+        let error = OutboxError::NotRunning(reason.to_owned());
         match self {
-            Self::Redrive { reply, .. } => {
-                answer(&reply, Err(OutboxError::NotRunning(reason.to_owned())));
-            }
+            Self::Redrive { reply, .. } => answer(&reply, Err(error)),
+            Self::Enable { reply } => answer(&reply, Err(error)),
         }
     }
 }

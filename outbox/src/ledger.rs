@@ -129,14 +129,14 @@ impl Ledger {
         self.dead_events
     }
 
-    /// Keeps aside an event whose order is not, because its try failed.
-    pub(crate) fn set_aside(
-        &mut self,
-        event: &LogEvent<'_>,
-        verdict: Verdict,
-        error: &str,
-        now: Instant,
-    ) -> Result<(), OutboxError> {
+    /// Failed tries of the first event of an order; 0 if the order is not kept aside.
+    pub(crate) fn attempts(&self, order: OrderId) -> u32 {
+        self.orders.get(&order).map_or(0, |held| held.attempts)
+    }
+
+    /// Keeps aside an event whose order is not, while it is on its way or just failed: what follows is
+    /// [`Ledger::deliver`], [`Ledger::fail`] or [`Ledger::put_back`].
+    pub(crate) fn set_aside(&mut self, event: &LogEvent<'_>) -> Result<(), OutboxError> {
         let order = event.id.order();
         assert!(!self.holds(order), "order {order} is kept aside already");
         self.store.hold_event(event)?;
@@ -151,7 +151,13 @@ impl Ledger {
             queue,
         };
         self.put(order, held);
-        self.fail(order, verdict, error, now)
+        self.store.set_order(&HeldOrder {
+            order,
+            state: HeldState::Retrying,
+            attempts: 0,
+            due_at_us: now_us(),
+            error: "on its way".to_owned(),
+        })
     }
 
     /// Queues an event behind those of its order that are kept aside.
@@ -161,14 +167,6 @@ impl Ledger {
             self.change(order, |held| held.queue.events += 1);
         }
         Ok(())
-    }
-
-    /// The first event of an order that is kept aside.
-    pub(crate) fn first_event(
-        &self,
-        order: OrderId,
-    ) -> Result<Option<LogEvent<'static>>, OutboxError> {
-        self.store.first_event(order, Version::NONE)
     }
 
     /// Records that the first event of an order that is kept aside failed once more.
@@ -223,12 +221,39 @@ impl Ledger {
         })
     }
 
-    /// An order that is due, longest first. It stays due until it is delivered or fails.
-    pub(crate) fn due(&self, now: Instant) -> Option<OrderId> {
-        self.due
-            .first()
-            .filter(|(due, _)| *due <= now)
-            .map(|(_, order)| *order)
+    /// Starts a try of the order that is due for longest: returns its first event, which is due no more. What follows is
+    /// [`Ledger::deliver`], [`Ledger::fail`] or [`Ledger::put_back`].
+    pub(crate) fn start_due(
+        &mut self,
+        now: Instant,
+    ) -> Result<Option<LogEvent<'static>>, OutboxError> {
+        let Some((_, order)) = self.due.first().copied().filter(|(due, _)| *due <= now) else {
+            return Ok(None);
+        };
+        self.change(order, |held| held.due = None);
+        let event = self.store.first_event(order, Version::NONE)?;
+        Ok(Some(
+            event.expect("an order that is kept aside has an event"),
+        ))
+    }
+
+    /// Ends a try that came to nothing and is not the event's fault: it is due again.
+    pub(crate) fn put_back(&mut self, order: OrderId, now: Instant) {
+        self.change(order, |held| held.due = Some(now));
+    }
+
+    /// Why a target wants nothing any more, if it said so.
+    pub(crate) fn disabled(&self, url: &str) -> Result<Option<String>, OutboxError> {
+        self.store.disabled(url)
+    }
+
+    /// Remembers that a target wants nothing any more, or forgets it, with the next commit.
+    pub(crate) fn set_disabled(
+        &mut self,
+        url: &str,
+        reason: Option<&str>,
+    ) -> Result<(), OutboxError> {
+        self.store.set_disabled(url, reason)
     }
 
     /// Gives dead orders all their tries again, due at once: the order of `id`, or all. Returns the count of events, those
@@ -282,11 +307,16 @@ impl Ledger {
         Ok(events)
     }
 
-    /// Makes all changes last. On return they are on stable storage, and shown.
-    pub(crate) fn commit(&mut self, progress: &Progress) -> Result<(), OutboxError> {
+    /// Makes all changes last. On return they are on stable storage, and shown, with the count of events beyond the cursor
+    /// of each partition that need nothing more.
+    pub(crate) fn commit(
+        &mut self,
+        progress: &Progress,
+        settled: impl Fn(usize) -> u64,
+    ) -> Result<(), OutboxError> {
         self.store.commit()?;
         for (partition, cursor) in self.cursors.iter().enumerate() {
-            progress.set_cursor(partition, *cursor, 0);
+            progress.set_cursor(partition, *cursor, settled(partition));
         }
         let oldest = self.oldest.first().map(|(oldest, _)| *oldest);
         progress.set_held(self.retrying_events, oldest, self.dead_events);

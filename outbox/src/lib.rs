@@ -9,10 +9,6 @@
 //! cursors and what is kept aside; losing it means telling everything again, losing nothing.
 
 #![forbid(unsafe_code)]
-#![allow(
-    dead_code,
-    reason = "backing off is written, the sink that needs it is the next to come"
-)]
 
 mod backoff;
 mod cloud_event;
@@ -32,11 +28,16 @@ mod progress;
 mod shared;
 mod store;
 #[cfg(test)]
+#[path = "../tests/support/receiver.rs"]
+mod test_receiver;
+#[cfg(test)]
 #[path = "../tests/support/order_log.rs"]
 mod test_support;
+mod webhook;
 
-pub use config::{FileConfig, OutboxConfig, RetryConfig, SinkKind};
+pub use config::{FileConfig, OutboxConfig, RetryConfig, SinkKind, WebhookConfig};
 pub use dead_letters::{DEAD_PAGE_MAX, HeldEvent, Inspection};
 pub use error::OutboxError;
 pub use event_id::EventId;
 pub use outbox::{Outbox, OutboxPartition, OutboxStatus};
+pub use webhook::Secrets;

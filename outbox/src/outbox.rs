@@ -1,7 +1,7 @@
 //! The outbox's door: start it, look at it, redrive what is dead, stop it.
 
 use std::path::Path;
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -17,6 +17,7 @@ use crate::metrics::{self, Attempts};
 use crate::progress::Progress;
 use crate::shared::Shared;
 use crate::store::Store;
+use crate::webhook::{SystemLookup, Target};
 use crate::{EventId, OutboxError, dispatcher};
 
 /// Longest wait for the dispatcher's answer: it may be in the middle of a round.
@@ -48,6 +49,8 @@ pub struct OutboxStatus {
     pub running: bool,
     /// Why nothing is delivered, if so.
     pub trouble: Option<String>,
+    /// The last try that failed, and why; `None` if none did since the start.
+    pub last_failure: Option<String>,
     /// Events neither delivered nor dead. 0 for the sink `none`.
     pub pending: u64,
     /// Those of them that were tried and are tried again, or queue behind one of these.
@@ -89,6 +92,10 @@ impl Outbox {
         registry: &Registry,
     ) -> Result<Arc<Self>, OutboxError> {
         config.validate()?;
+        if config.sink == SinkKind::Webhook {
+            // Made anew by every run of the dispatcher; here, so that a wrong setting is refused at once.
+            Target::new(&config, Arc::new(SystemLookup))?;
+        }
         let partitions = log.partition_count();
         let readers: Vec<Box<dyn PartitionReader>> = (0..partitions)
             .map(|partition| log.reader(PartitionId::new(partition)))
@@ -114,7 +121,7 @@ impl Outbox {
         });
         shared
             .open_ledger(Instant::now())?
-            .commit(&shared.progress)?;
+            .commit(&shared.progress, |_| 0)?;
         let outbox = Arc::new(Self {
             shared,
             dead_letters: Mutex::new(dead_letters),
@@ -196,6 +203,7 @@ impl Outbox {
                 .as_ref()
                 .is_some_and(|running| !running.thread.is_finished()),
             trouble: progress.trouble(),
+            last_failure: progress.last_failure(),
             pending,
             backing_off: progress.retrying(),
             dead: progress.dead(),
@@ -233,7 +241,10 @@ impl Outbox {
     /// # Errors
     /// [`OutboxError::NotHeld`], [`OutboxError::NotDead`], [`OutboxError::NotRunning`], [`OutboxError::Busy`].
     pub fn redrive(&self, id: EventId) -> Result<u64, OutboxError> {
-        self.ask_redrive(Some(id))
+        self.ask(|reply| Request::Redrive {
+            which: Some(id),
+            reply,
+        })
     }
 
     /// Gives all dead events all their tries again. Returns their count, durably redriven. Blocks until the dispatcher
@@ -242,14 +253,24 @@ impl Outbox {
     /// # Errors
     /// [`OutboxError::NotRunning`], [`OutboxError::Busy`].
     pub fn redrive_all(&self) -> Result<u64, OutboxError> {
-        self.ask_redrive(None)
+        self.ask(|reply| Request::Redrive { which: None, reply })
     }
 
-    fn ask_redrive(&self, which: Option<EventId>) -> Result<u64, OutboxError> {
+    /// Sends again to a target that had answered 410 Gone, durably. Blocks until the dispatcher answers.
+    ///
+    /// # Errors
+    /// [`OutboxError::NotRunning`], [`OutboxError::Busy`].
+    pub fn enable(&self) -> Result<(), OutboxError> {
+        self.ask(|reply| Request::Enable { reply })
+    }
+
+    fn ask<T>(
+        &self,
+        request: impl FnOnce(SyncSender<Result<T, OutboxError>>) -> Request,
+    ) -> Result<T, OutboxError> {
         let (reply, answer) = sync_channel(1);
-        let request = Request::Redrive { which, reply };
         let sent = match &*lock(&self.thread) {
-            Some(running) => running.requests.try_send(request),
+            Some(running) => running.requests.try_send(request(reply)),
             None => return Err(self.not_running()),
         };
         match sent {
@@ -259,15 +280,15 @@ impl Outbox {
         }
         match answer.recv_timeout(ANSWER_WITHIN) {
             Ok(answer) => answer,
-            Err(std::sync::mpsc::RecvTimeoutError::Timeout) => Err(OutboxError::Busy),
-            Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => Err(self.not_running()),
+            Err(RecvTimeoutError::Timeout) => Err(OutboxError::Busy),
+            Err(RecvTimeoutError::Disconnected) => Err(self.not_running()),
         }
     }
 
     fn not_running(&self) -> OutboxError {
         let why = match self.shared.config.sink {
             SinkKind::None => "its sink is `none`".to_owned(),
-            SinkKind::File => {
+            SinkKind::File | SinkKind::Webhook => {
                 let trouble = self.shared.progress.trouble();
                 trouble.unwrap_or_else(|| "it was stopped".to_owned())
             }

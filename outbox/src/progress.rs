@@ -17,6 +17,7 @@ pub(crate) struct Progress {
     retrying_oldest_us: AtomicU64,
     dead: AtomicU64,
     trouble: Mutex<Option<String>>,
+    last_failure: Mutex<Option<String>>,
 }
 
 #[derive(Debug, Default)]
@@ -46,6 +47,7 @@ impl Progress {
             retrying_oldest_us: AtomicU64::new(NOTHING),
             dead: AtomicU64::new(0),
             trouble: Mutex::new(None),
+            last_failure: Mutex::new(None),
         }
     }
 
@@ -86,6 +88,16 @@ impl Progress {
     /// Says why nothing is delivered, or that it is again. `true` if that is news.
     pub(crate) fn set_trouble(&self, trouble: Option<String>) -> bool {
         replace(&self.trouble, trouble)
+    }
+
+    /// The last try that failed, and why.
+    pub(crate) fn last_failure(&self) -> Option<String> {
+        lock(&self.last_failure).clone()
+    }
+
+    /// Shows a try that failed, and why.
+    pub(crate) fn set_last_failure(&self, failure: String) {
+        *lock(&self.last_failure) = Some(failure);
     }
 
     /// Why nothing of one partition is delivered, if so.

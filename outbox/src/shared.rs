@@ -1,10 +1,11 @@
 //! What the dispatcher's thread and the outbox's handle both know.
 
-use std::path::{Path, PathBuf};
+use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use order_log::{Offset, PartitionReader};
+use order_log::{Frame, Offset, PartitionReader, ScanLimit};
 
 use crate::OutboxError;
 use crate::config::OutboxConfig;
@@ -35,23 +36,32 @@ impl Shared {
 
     pub(crate) fn open_ledger(&self, now: Instant) -> Result<Ledger, OutboxError> {
         let delay_max = Duration::from_millis(self.config.retry.cap_ms);
-        open_ledger(&self.directory, self.readers.len(), now, delay_max)
+        Ledger::open(&self.directory, self.partitions(), now, delay_max)
     }
 
-    /// Why a cursor cannot be read from, if so.
-    pub(crate) fn outside_log(
+    /// Count of partitions.
+    pub(crate) fn partitions(&self) -> u16 {
+        u16::try_from(self.readers.len()).expect("a log counts its partitions in 16 bits")
+    }
+
+    /// Visits what a partition has from `from` on, and shows what is wrong with it, if so. Frames before a damaged one are
+    /// visited.
+    pub(crate) fn scan(
         &self,
-        reader: &dyn PartitionReader,
-        cursor: Offset,
-    ) -> Option<String> {
-        let (start, end) = (reader.start(), reader.durable_end());
-        (cursor < start || cursor > end).then(|| {
-            format!(
-                "the outbox is at offset {cursor} of partition {}, the log has {start} to {end}: log and outbox.db are \
-                 not of one backup; restore both together, or move outbox.db away and every event in the log is told again",
-                reader.partition()
-            )
-        })
+        index: usize,
+        from: Offset,
+        limit: ScanLimit,
+        visit: &mut dyn FnMut(Frame<'_>) -> ControlFlow<()>,
+    ) {
+        let reader = &*self.readers[index];
+        let trouble = outside_log(reader, from).or_else(|| {
+            if from == reader.durable_end() {
+                return None;
+            }
+            let scanned = reader.scan(from, limit, visit);
+            scanned.err().map(|error| error.to_string())
+        });
+        self.report_partition(index, trouble);
     }
 
     /// Shows why nothing is delivered, or that it is again, and logs what is new.
@@ -65,7 +75,7 @@ impl Shared {
     }
 
     /// Shows why nothing of one partition is delivered, or that it is again, and logs what is new.
-    pub(crate) fn report_partition(&self, partition: usize, trouble: Option<String>) {
+    fn report_partition(&self, partition: usize, trouble: Option<String>) {
         if self
             .progress
             .set_partition_trouble(partition, trouble.clone())
@@ -82,12 +92,14 @@ impl Shared {
     }
 }
 
-fn open_ledger(
-    directory: &Path,
-    partitions: usize,
-    now: Instant,
-    delay_max: Duration,
-) -> Result<Ledger, OutboxError> {
-    let partitions = u16::try_from(partitions).expect("a log counts its partitions in 16 bits");
-    Ledger::open(directory, partitions, now, delay_max)
+/// Why a cursor cannot be read from, if so.
+fn outside_log(reader: &dyn PartitionReader, cursor: Offset) -> Option<String> {
+    let (start, end) = (reader.start(), reader.durable_end());
+    (cursor < start || cursor > end).then(|| {
+        format!(
+            "the outbox is at offset {cursor} of partition {}, the log has {start} to {end}: log and outbox.db are not of \
+             one backup; restore both together, or move outbox.db away and every event in the log is told again",
+            reader.partition()
+        )
+    })
 }

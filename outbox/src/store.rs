@@ -299,6 +299,29 @@ impl Store {
             .map_err(|source| failed(&self.path, source))
     }
 
+    /// Why a target wants nothing any more, if it said so.
+    pub(crate) fn disabled(&self, url: &str) -> Result<Option<String>, OutboxError> {
+        self.cached("SELECT reason FROM disabled WHERE url = ?1")?
+            .query_row(params![url], |row| row.get(0))
+            .optional()
+            .map_err(|source| failed(&self.path, source))
+    }
+
+    /// Remembers that a target wants nothing any more, or forgets it, with the next commit.
+    pub(crate) fn set_disabled(
+        &mut self,
+        url: &str,
+        reason: Option<&str>,
+    ) -> Result<(), OutboxError> {
+        match reason {
+            Some(reason) => self.execute(
+                "INSERT INTO disabled VALUES (?1, ?2) ON CONFLICT DO UPDATE SET reason = excluded.reason",
+                params![url, reason],
+            ),
+            None => self.execute("DELETE FROM disabled WHERE url = ?1", params![url]),
+        }
+    }
+
     /// Begins a transaction unless one is open. Everything written belongs to it.
     fn begin(&mut self) -> Result<(), OutboxError> {
         if !self.in_transaction {

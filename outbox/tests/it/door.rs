@@ -1,54 +1,13 @@
 //! Start, look, redrive, stop: what the API and the command line use.
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use order_domain::Version;
 use order_outbox::{EventId, Outbox, OutboxConfig, OutboxError, SinkKind};
-use prometheus::{Encoder, Registry, TextEncoder};
+use prometheus::Registry;
 
 use crate::order_log::{OrderLog, line_added, order, placed};
-
-/// Longest wait for something that must happen; a passing test never waits this long.
-const AT_MOST: Duration = Duration::from_secs(30);
-
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + AT_MOST;
-    while !holds() {
-        assert!(Instant::now() < deadline, "not in {AT_MOST:?}: {what}");
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
-
-fn start(log: &OrderLog, sink: SinkKind) -> (Arc<Outbox>, Registry) {
-    let registry = Registry::new();
-    let config = OutboxConfig {
-        sink,
-        ..OutboxConfig::default()
-    };
-    (
-        Outbox::start(&log.log, config, log.data(), &registry).unwrap(),
-        registry,
-    )
-}
-
-fn scrape(registry: &Registry) -> String {
-    let mut text = Vec::new();
-    TextEncoder::new()
-        .encode(&registry.gather(), &mut text)
-        .unwrap();
-    String::from_utf8(text).unwrap()
-}
-
-fn value(registry: &Registry, series: &str) -> f64 {
-    let text = scrape(registry);
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-    line.unwrap_or_else(|| panic!("no {series} in\n{text}"))
-        .parse()
-        .unwrap()
-}
+use crate::support::{eventually, start_sink as start, value};
 
 fn lines(log: &OrderLog) -> Vec<serde_json::Value> {
     let text = std::fs::read_to_string(log.data().join("outbox.jsonl")).unwrap_or_default();

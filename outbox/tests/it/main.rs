@@ -3,10 +3,15 @@
 #![allow(
     clippy::unwrap_used,
     dead_code,
-    reason = "tests may unwrap; the support file serves the unit tests too"
+    reason = "tests may unwrap; the support files serve the unit tests too"
 )]
 
 #[path = "../support/order_log.rs"]
 mod order_log;
+#[path = "../support/receiver.rs"]
+mod receiver;
 
 mod door;
+mod kill;
+mod support;
+mod webhook;

@@ -23,6 +23,9 @@ pub(crate) const EPOCH_US: u64 = 1_735_689_600_000_000;
 /// A trace context as a request would bring it.
 pub(crate) const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
+/// A record as the log takes it.
+type Encoded = (RecordTag, Vec<u8>);
+
 /// The log, its writers, and what the next frame of an order must say.
 #[derive(Debug)]
 pub(crate) struct OrderLog {
@@ -33,11 +36,20 @@ pub(crate) struct OrderLog {
     frames: u64,
 }
 
+/// The log's configuration in a data directory.
+pub(crate) fn segmented_config(directory: &Path, partitions: u16) -> SegmentedConfig {
+    SegmentedConfig::new(
+        directory.join("log"),
+        [7; 16],
+        partitions,
+        Durability::Always,
+    )
+}
+
 impl OrderLog {
     pub(crate) fn new(partitions: u16) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("log");
-        let config = SegmentedConfig::new(path, [7; 16], partitions, Durability::Always);
+        let config = segmented_config(directory.path(), partitions);
         let log = SegmentedLog::open(config, Arc::new(RealDisk)).unwrap();
         let ids = (0..partitions).map(PartitionId::new);
         let writers = ids
@@ -74,18 +86,12 @@ impl OrderLog {
         context: &EventContext<'_>,
     ) {
         let none = EventContext::default();
-        let records = events.iter().enumerate().map(|(index, event)| {
-            let context = if index == 0 { context } else { &none };
-            let mut bytes = Vec::new();
-            let header = codec::encode(Codec::Bincode, event, context, &mut bytes);
-            let tag = RecordTag {
-                event_type: header.event_type,
-                schema: header.schema,
-                codec: header.codec,
-            };
-            (tag, bytes)
-        });
-        let records: Vec<_> = records.collect();
+        let contexts = std::iter::once(context).chain(std::iter::repeat(&none));
+        let records: Vec<_> = events
+            .iter()
+            .zip(contexts)
+            .map(|(event, context)| encoded(event, context))
+            .collect();
         self.append_records(order, &records);
     }
 
@@ -99,46 +105,56 @@ impl OrderLog {
         self.append_records(order, &[(tag, b"from the future".to_vec())]);
     }
 
-    fn append_records(&mut self, order: OrderId, records: &[(RecordTag, Vec<u8>)]) {
-        let partition = usize::from(number_of(order)) % self.writers.len();
-        let writer = &mut self.writers[partition];
-        let stream = self.streams.get(&order).copied();
-        let mut batch = Batch::new();
-        batch.start_at(writer.end());
-        let sequence = stream.map_or(1, |(sequence, _)| sequence);
-        let at = AppendTime::from_micros(EPOCH_US + self.frames * 1_000);
-        batch.begin_frame(
-            Key::new(*order.as_bytes()),
-            sequence,
-            stream.map(|(_, base)| base),
-            at,
-        );
-        for (tag, bytes) in records {
-            batch.record(|buffer| {
-                buffer.extend_from_slice(bytes);
-                *tag
-            });
-        }
-        let base = batch.end_frame();
-        writer.append(&batch).unwrap();
-        self.frames += 1;
-        self.streams.insert(
-            order,
-            (sequence + u32::try_from(records.len()).unwrap(), base),
-        );
+    fn append_records(&mut self, order: OrderId, records: &[Encoded]) {
+        self.append_frames(&[(order, records.to_vec())]);
     }
 
-    /// Appends `orders` orders with an event of each in turn, `events` times over: every order's events lie far apart.
-    pub(crate) fn append_interleaved(&mut self, orders: u16, events: usize) {
-        for round in 0..events {
-            for number in 0..orders {
-                let event = if round == 0 {
-                    placed()
-                } else {
-                    line_added(round)
-                };
-                self.append(order(number), &[event]);
+    /// Appends frames with one write and one sync a partition.
+    fn append_frames(&mut self, frames: &[(OrderId, Vec<Encoded>)]) {
+        let mut batches: Vec<Batch> = Vec::new();
+        for writer in &self.writers {
+            let mut batch = Batch::new();
+            batch.start_at(writer.end());
+            batches.push(batch);
+        }
+        for (order, records) in frames {
+            let batch = &mut batches[usize::from(number_of(*order)) % self.writers.len()];
+            let stream = self.streams.get(order).copied();
+            let sequence = stream.map_or(1, |(sequence, _)| sequence);
+            let at = AppendTime::from_micros(EPOCH_US + self.frames * 1_000);
+            let previous = stream.map(|(_, base)| base);
+            batch.begin_frame(Key::new(*order.as_bytes()), sequence, previous, at);
+            for (tag, bytes) in records {
+                batch.record(|buffer| {
+                    buffer.extend_from_slice(bytes);
+                    *tag
+                });
             }
+            let base = batch.end_frame();
+            self.frames += 1;
+            let next = sequence + u32::try_from(records.len()).unwrap();
+            self.streams.insert(*order, (next, base));
+        }
+        for (writer, batch) in self.writers.iter_mut().zip(&batches) {
+            if !batch.is_empty() {
+                writer.append(batch).unwrap();
+            }
+        }
+    }
+
+    /// Appends `events` events to each of `orders` orders, in turn: every order's events lie far apart. A new order is
+    /// placed, lines are added to a known one.
+    pub(crate) fn append_interleaved(&mut self, orders: u16, events: usize) {
+        let none = EventContext::default();
+        for _ in 0..events {
+            let frames: Vec<_> = (0..orders)
+                .map(|number| {
+                    let known = self.streams.get(&order(number));
+                    let event = known.map_or_else(placed, |(next, _)| line_added(*next as usize));
+                    (order(number), vec![encoded(&event, &none)])
+                })
+                .collect();
+            self.append_frames(&frames);
         }
     }
 
@@ -150,6 +166,17 @@ impl OrderLog {
             .map(|writer| usize::try_from(writer.end().get()).unwrap());
         ends.sum()
     }
+}
+
+fn encoded(event: &Event<'_>, context: &EventContext<'_>) -> Encoded {
+    let mut bytes = Vec::new();
+    let header = codec::encode(Codec::Bincode, event, context, &mut bytes);
+    let tag = RecordTag {
+        event_type: header.event_type,
+        schema: header.schema,
+        codec: header.codec,
+    };
+    (tag, bytes)
 }
 
 /// An order id that sorts by its number.

@@ -1,0 +1,151 @@
+//! SIGKILL, again and again, in the middle of deliveries: everything is told, each order in order, under the same ids.
+//!
+//! A child process (this test binary, asked for one test) reads the log and delivers; the parent kills it whenever some
+//! more has arrived, and starts the next. In the end one run is left alone, and what arrived is compared with the log.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+
+use order_log::disk::RealDisk;
+use order_log::segmented::SegmentedLog;
+use order_outbox::{Outbox, OutboxConfig, RetryConfig, Secrets, SinkKind};
+use prometheus::Registry;
+
+use crate::order_log::{OrderLog, segmented_config};
+use crate::receiver::{Receiver, Reply};
+use crate::support::{Consumer, eventually};
+
+const DIRECTORY: &str = "ORDER_OUTBOX_TEST_DIRECTORY";
+const URL: &str = "ORDER_OUTBOX_TEST_URL";
+const PARTITIONS: u16 = 3;
+const KILLS: usize = 20;
+
+fn config(url: Option<String>) -> OutboxConfig {
+    let mut config = OutboxConfig {
+        sink: if url.is_some() {
+            SinkKind::Webhook
+        } else {
+            SinkKind::File
+        },
+        retry: RetryConfig {
+            attempts: 1_000,
+            base_ms: 2,
+            cap_ms: 20,
+        },
+        ..OutboxConfig::default()
+    };
+    config.webhook.url = url;
+    config.webhook.secret = Secrets::new(["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned()]);
+    config.webhook.allow_private = true;
+    config
+}
+
+/// The child: delivers until it is killed. Does nothing when it is run as a test of its own.
+#[test]
+fn a_process_to_be_killed() {
+    let Some(directory) = std::env::var_os(DIRECTORY).map(PathBuf::from) else {
+        return;
+    };
+    let log =
+        SegmentedLog::open_read_only(segmented_config(&directory, PARTITIONS), Arc::new(RealDisk))
+            .unwrap();
+    let config = config(std::env::var(URL).ok());
+    let _outbox = Outbox::start(&log, config, &directory, &Registry::new()).unwrap();
+    loop {
+        std::thread::park();
+    }
+}
+
+fn spawn(directory: &Path, url: Option<&str>) -> Child {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["--exact", "kill::a_process_to_be_killed"])
+        .env(DIRECTORY, directory)
+        .stdout(Stdio::null());
+    if let Some(url) = url {
+        command.env(URL, url);
+    }
+    command.spawn().unwrap()
+}
+
+/// Appends an event to each of `orders` orders, starts a child and kills it when a random part of `step` has `arrived`;
+/// so many times.
+fn kill_again_and_again(
+    log: &mut OrderLog,
+    orders: u16,
+    url: Option<&str>,
+    arrived: impl Fn() -> u64,
+    step: u64,
+) {
+    let mut random = fastrand::Rng::with_seed(step);
+    for _ in 0..KILLS {
+        log.append_interleaved(orders, 1);
+        let enough = arrived() + random.u64(1..=step);
+        let mut child = spawn(log.data(), url);
+        eventually("some more arrives", || arrived() >= enough);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
+
+/// The last run: in this process, until nothing is left.
+fn finish(log: &OrderLog, url: Option<String>) {
+    let outbox = Outbox::start(&log.log, config(url), log.data(), &Registry::new()).unwrap();
+    eventually("all is told", || outbox.status().pending == 0);
+    outbox.stop();
+    assert_eq!(outbox.status().dead, 0);
+}
+
+#[test]
+fn a_file_holds_everything_after_kill_9_at_any_moment() {
+    const ORDERS: u16 = 3_000;
+    let mut log = OrderLog::new(PARTITIONS);
+    let path = log.data().join("outbox.jsonl");
+    let length = || path.metadata().map_or(0, |metadata| metadata.len());
+    kill_again_and_again(&mut log, ORDERS, None, length, 1024 * 1024);
+    finish(&log, None);
+
+    let mut consumer = Consumer::default();
+    let mut events: HashMap<String, serde_json::Value> = HashMap::new();
+    for line in std::fs::read_to_string(&path).unwrap().lines() {
+        let event: serde_json::Value = serde_json::from_str(line).expect("no line is torn");
+        consumer.take(
+            event["subject"].as_str().unwrap(),
+            event["data"]["version"].as_u64().unwrap(),
+        );
+        let id = event["id"].as_str().unwrap().to_owned();
+        assert_eq!(*events.entry(id).or_insert_with(|| event.clone()), event);
+    }
+    consumer.assert_complete(usize::from(ORDERS), KILLS as u64);
+    assert_eq!(events.len(), log.events());
+}
+
+#[test]
+fn a_target_gets_everything_after_kill_9_at_any_moment() {
+    const ORDERS: u16 = 400;
+    let mut log = OrderLog::new(PARTITIONS);
+    let random = std::sync::Mutex::new(fastrand::Rng::with_seed(5));
+    let receiver = Receiver::start(move |_| match random.lock().unwrap().u8(0..20) {
+        0 => Reply::status(500),
+        1 => Reply::Drop,
+        _ => Reply::OK,
+    });
+    let arrived = || receiver.requests() as u64;
+    kill_again_and_again(&mut log, ORDERS, Some(&receiver.url()), arrived, 300);
+    finish(&log, Some(receiver.url()));
+
+    let mut consumer = Consumer::default();
+    let mut bodies = HashMap::new();
+    for seen in receiver.seen() {
+        consumer.take(
+            seen.header("ce-subject"),
+            seen.data()["version"].as_u64().unwrap(),
+        );
+        let id = seen.header("webhook-id").to_owned();
+        assert_eq!(*bodies.entry(id).or_insert(seen.body.clone()), seen.body);
+    }
+    consumer.assert_complete(usize::from(ORDERS), KILLS as u64);
+    assert_eq!(bodies.len(), log.events());
+}
