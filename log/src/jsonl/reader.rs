@@ -78,12 +78,13 @@ impl PartitionReader for JsonlReader {
         let mut builder = FrameBuilder::default();
         let (mut records, mut bytes) = (0, 0);
         let mut at = from;
-        while at < end.min(limit.until) && records < limit.records && bytes < limit.bytes {
+        while at < end.min(limit.until) {
             let (frame, frame_bytes) = cursor.frame_at(at, &mut builder)?;
             at = frame.end();
             records += frame.len();
             bytes += frame_bytes;
-            if visit(frame).is_break() {
+            let broke = visit(frame).is_break();
+            if broke || records >= limit.records || bytes >= limit.bytes {
                 break;
             }
         }

@@ -107,6 +107,27 @@ fn a_failed_sync_is_unknown_to_everybody_it_was_for_and_poisons_the_rest() {
 }
 
 #[test]
+fn a_write_that_fails_during_a_sync_leaves_the_sync_in_doubt_however_it_ends() {
+    let disk = MemoryDisk::empty();
+    let log = open(&disk, Durability::Always);
+    let mut zeros = log.writer(ZERO).unwrap();
+    let mut ones = log.writer(ONE).unwrap();
+    let syncs = disk.change(|state| state.syncs_begun);
+    let frame = [Model::of(1, &["1"])];
+    disk.hold_syncs();
+    std::thread::scope(|scope| {
+        let zero = scope.spawn(|| zeros.append(&batch(Offset::ZERO, &frame)));
+        disk.wait_until(|state| state.syncs_begun == syncs + 1);
+        disk.change(|state| state.fails_writes = true);
+        assert_in_doubt(ones.append(&batch(Offset::ZERO, &frame)), ONE);
+        // The kernel tells an error once: the failed operation may have had the sync's.
+        disk.let_one_sync_through();
+        assert_in_doubt(zero.join().unwrap(), ZERO);
+    });
+    assert_eq!(frames_of(&log, ZERO), []);
+}
+
+#[test]
 fn a_failed_background_sync_poisons_as_well() {
     let disk = MemoryDisk::empty();
     let log = open(&disk, Durability::Os);

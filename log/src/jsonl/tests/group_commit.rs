@@ -74,17 +74,20 @@ fn without_waiting_for_syncs_an_append_is_visible_after_the_background_sync_only
     ] {
         let disk = MemoryDisk::empty();
         let log = open(&disk, durability);
-        disk.hold_syncs();
-        append(
-            &mut *log.writer(ZERO).unwrap(),
-            &[Model::of(1, &["1", "2"])],
-        );
-        // Returned, though no sync has been let through.
-        assert_eq!(frames_of(&log, ZERO), []);
-        disk.let_one_sync_through();
+        let mut writer = log.writer(ZERO).unwrap();
         let reader = log.reader(ZERO).unwrap();
-        assert_eq!(reader.wait_beyond(Offset::ZERO, HANG), Offset::new(2));
+        disk.hold_syncs();
+        // Twice: the background goes on.
+        for end in [2, 4] {
+            append(&mut *writer, &[Model::of(end, &["1", "2"])]);
+            // Returned, though no sync has been let through.
+            let seen = Offset::new(end - 2);
+            assert_eq!(reader.durable_end(), seen);
+            disk.let_one_sync_through();
+            assert_eq!(reader.wait_beyond(seen, HANG), Offset::new(end));
+        }
         let frames = frames_of(&log, ZERO);
+        assert_eq!(frames.len(), 2);
         disk.lose_power();
         assert_eq!(frames_of(&open_freely(&disk), ZERO), frames);
         disk.change(|state| state.syncs_let_through_for_good());

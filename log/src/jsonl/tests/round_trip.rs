@@ -163,6 +163,7 @@ fn a_scan_stops_after_the_first_frame_that_reaches_a_bound_or_at_the_offset_it_w
         ..none
     };
     let cases = [
+        (ScanLimit { records: 0, ..none }, 2),
         (ScanLimit { records: 1, ..none }, 2),
         (ScanLimit { records: 2, ..none }, 2),
         (ScanLimit { records: 3, ..none }, 4),
