@@ -82,12 +82,10 @@ proptest! {
         from: prop::sample::Index,
         wanted: prop::sample::Index,
     ) {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("events.jsonl");
-        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        let disk = memory_disk::MemoryDisk::empty();
         let mut known = [Vec::new(), Vec::new()];
         for batches in rounds {
-            let log = JsonlLog::open(config(&path, Durability::Always), &disk).unwrap();
+            let log = open(&disk, Durability::Always);
             let mut writers = [log.writer(ZERO).unwrap(), log.writer(ONE).unwrap()];
             for (writer, known) in writers.iter().zip(&known) {
                 prop_assert_eq!(writer.end().get(), end_of(known));
@@ -103,7 +101,7 @@ proptest! {
             prop_assert_eq!(&frames_of(&log, ZERO), &known[0]);
             prop_assert_eq!(&frames_of(&log, ONE), &known[1]);
         }
-        let log = JsonlLog::open_read_only(config(&path, Durability::Always), &disk).unwrap();
+        let log = open(&disk, Durability::Always);
         for (partition, known) in [ZERO, ONE].into_iter().zip(&known) {
             prop_assert_eq!(&frames_of(&log, partition), known);
             if known.is_empty() {
@@ -118,6 +116,32 @@ proptest! {
             let found = reader.seek_time(AppendTime::from_micros(time)).unwrap();
             prop_assert_eq!(found.get(), end_of(&known[..first]));
         }
+    }
+}
+
+#[test]
+fn on_the_real_disk_a_new_file_is_made_with_its_directory_appended_to_and_reopened() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("data/events.jsonl");
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let config = config(&path, Durability::Always);
+    assert!(matches!(
+        JsonlLog::open_read_only(config.clone(), &disk),
+        Err(LogError::Io { .. })
+    ));
+    let mut known = Vec::new();
+    for time in 0..3 {
+        let log = JsonlLog::open(config.clone(), &disk).unwrap();
+        assert_eq!(frames_of(&log, ONE), known);
+        let frame = Model::of(time, &["\"日本\"", "{}"]);
+        append(&mut *log.writer(ONE).unwrap(), std::slice::from_ref(&frame));
+        known.push(frame);
+        assert_eq!(frames_of(&log, ONE), known);
+        // A crash in the middle of the next append.
+        let torn = std::fs::read(&path).unwrap();
+        std::fs::write(&path, [&torn[..], &torn[..30]].concat()).unwrap();
+        let read_only = JsonlLog::open_read_only(config.clone(), &disk).unwrap();
+        assert_eq!(frames_of(&read_only, ONE), known);
     }
 }
 
