@@ -142,6 +142,7 @@ impl FileDispatcher {
     }
 
     fn take(&mut self, event: &LogEvent<'_>) -> Result<(), OutboxError> {
+        self.ledger.witness(event)?;
         if self.ledger.holds(event.id.order()) {
             return self.ledger.queue(event);
         }

@@ -16,7 +16,7 @@ use order_log::{AppendTime, Offset, PartitionId};
 
 use crate::log_event::LogEvent;
 use crate::progress::{Progress, now_us};
-use crate::store::{HeldOrder, HeldState, Queue, Store};
+use crate::store::{Cursor, HeldOrder, HeldState, Queue, Store};
 use crate::{EventId, OutboxError};
 
 /// Longest text of a failure that is kept, in bytes.
@@ -45,7 +45,7 @@ struct Held {
 #[derive(Debug)]
 pub(crate) struct Ledger {
     store: Store,
-    cursors: Vec<Offset>,
+    cursors: Vec<Cursor>,
     orders: HashMap<OrderId, Held>,
     /// Orders to be tried again, by time.
     due: BTreeSet<(Instant, OrderId)>,
@@ -64,7 +64,18 @@ impl Ledger {
         now: Instant,
         delay_max: Duration,
     ) -> Result<Self, OutboxError> {
-        let mut store = Store::open(directory, partitions)?;
+        Self::of_store(Store::open(directory, partitions)?, now, delay_max)
+    }
+
+    /// Opens the store if there is one, of whatever partition count, to look at it and redrive; nothing is sent.
+    pub(crate) fn open_existing(directory: &Path) -> Result<Option<Self>, OutboxError> {
+        let store = Store::open_existing(directory)?;
+        store
+            .map(|store| Self::of_store(store, Instant::now(), Duration::ZERO))
+            .transpose()
+    }
+
+    fn of_store(mut store: Store, now: Instant, delay_max: Duration) -> Result<Self, OutboxError> {
         store.prove_writable()?;
         let mut ledger = Self {
             cursors: store.cursors()?,
@@ -93,7 +104,49 @@ impl Ledger {
 
     /// Offset after the last event of a partition that is delivered or kept aside.
     pub(crate) fn cursor(&self, partition: PartitionId) -> Offset {
-        self.cursors[partition.index()]
+        self.cursors[partition.index()].next
+    }
+
+    /// The cursors, by partition.
+    pub(crate) fn cursors(&self) -> &[Cursor] {
+        &self.cursors
+    }
+
+    /// Remembers an event that is the very first of its partition, so that another log in this one's place is noticed.
+    pub(crate) fn witness(&mut self, event: &LogEvent<'_>) -> Result<(), OutboxError> {
+        let cursor = &mut self.cursors[event.partition.index()];
+        if event.offset != Offset::ZERO || cursor.first_order.is_some() {
+            return Ok(());
+        }
+        cursor.first_order = Some(event.id.order());
+        self.store
+            .set_first_order(event.partition, event.id.order())
+    }
+
+    /// Why this ledger is not one of the log, if `first` is the order of a partition's very first event.
+    ///
+    /// # Errors
+    /// [`OutboxError::Incompatible`].
+    pub(crate) fn check_log(
+        &self,
+        partition: PartitionId,
+        first: OrderId,
+    ) -> Result<(), OutboxError> {
+        match self.cursors[partition.index()].first_order {
+            Some(expected) if expected != first => Err(self.store.incompatible(format!(
+                "belongs to another log: partition {partition} began with order {expected}, this log's with {first}; \
+                 restore the one that belongs to this log, or move it away and every event is told again"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Puts cursors of a log that was rewritten in place of those there are, and makes it last.
+    pub(crate) fn relocate(&mut self, cursors: &[Offset]) -> Result<(), OutboxError> {
+        self.store.replace_cursors(cursors)?;
+        self.store.commit()?;
+        self.cursors = self.store.cursors()?;
+        Ok(())
     }
 
     /// Moves a cursor forward.
@@ -102,7 +155,7 @@ impl Ledger {
         partition: PartitionId,
         next: Offset,
     ) -> Result<(), OutboxError> {
-        let cursor = &mut self.cursors[partition.index()];
+        let cursor = &mut self.cursors[partition.index()].next;
         assert!(
             *cursor <= next,
             "the cursor of partition {partition} moved back from {cursor} to {next}"
@@ -314,13 +367,18 @@ impl Ledger {
         progress: &Progress,
         settled: impl Fn(usize) -> u64,
     ) -> Result<(), OutboxError> {
-        self.store.commit()?;
+        self.keep()?;
         for (partition, cursor) in self.cursors.iter().enumerate() {
-            progress.set_cursor(partition, *cursor, settled(partition));
+            progress.set_cursor(partition, cursor.next, settled(partition));
         }
         let oldest = self.oldest.first().map(|(oldest, _)| *oldest);
         progress.set_held(self.retrying_events, oldest, self.dead_events);
         Ok(())
+    }
+
+    /// Makes all changes last without showing them: nothing runs that could be looked at.
+    pub(crate) fn keep(&mut self) -> Result<(), OutboxError> {
+        self.store.commit()
     }
 
     /// Changes an order that is kept aside; indexes and counts follow.

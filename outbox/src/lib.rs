@@ -23,6 +23,7 @@ mod inbox;
 mod ledger;
 mod log_event;
 mod metrics;
+mod offline;
 mod outbox;
 mod progress;
 mod shared;
@@ -39,5 +40,6 @@ pub use config::{FileConfig, OutboxConfig, RetryConfig, SinkKind, WebhookConfig}
 pub use dead_letters::{DEAD_PAGE_MAX, HeldEvent, Inspection};
 pub use error::OutboxError;
 pub use event_id::EventId;
+pub use offline::OfflineOutbox;
 pub use outbox::{Outbox, OutboxPartition, OutboxStatus};
 pub use webhook::Secrets;

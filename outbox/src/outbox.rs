@@ -101,9 +101,12 @@ impl Outbox {
             .map(|partition| log.reader(PartitionId::new(partition)))
             .collect::<Result<_, _>>()?;
         let readers: Arc<[_]> = readers.into();
-        let progress = Arc::new(Progress::new(
-            &Store::open(data_dir, partitions)?.cursors()?,
-        ));
+        let cursors: Vec<Offset> = Store::open(data_dir, partitions)?
+            .cursors()?
+            .iter()
+            .map(|cursor| cursor.next)
+            .collect();
+        let progress = Arc::new(Progress::new(&cursors));
         let enabled = config.sink != SinkKind::None;
         metrics::register_gauges(
             registry,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use order_domain::OrderId;
 use order_log::{Frame, Offset, PartitionReader, ScanLimit};
 
 use crate::OutboxError;
@@ -36,7 +37,13 @@ impl Shared {
 
     pub(crate) fn open_ledger(&self, now: Instant) -> Result<Ledger, OutboxError> {
         let delay_max = Duration::from_millis(self.config.retry.cap_ms);
-        Ledger::open(&self.directory, self.partitions(), now, delay_max)
+        let ledger = Ledger::open(&self.directory, self.partitions(), now, delay_max)?;
+        for reader in self.readers.iter() {
+            if let Some(first) = first_order(&**reader) {
+                ledger.check_log(reader.partition(), first)?;
+            }
+        }
+        Ok(ledger)
     }
 
     /// Count of partitions.
@@ -90,6 +97,21 @@ impl Shared {
             }
         }
     }
+}
+
+/// The order of a partition's very first event, if it is still there. A frame that does not verify is reported by the
+/// dispatcher, which meets it too.
+fn first_order(reader: &dyn PartitionReader) -> Option<OrderId> {
+    if reader.start() != Offset::ZERO || reader.durable_end() == Offset::ZERO {
+        return None;
+    }
+    let mut first = None;
+    let mut visit = |frame: Frame<'_>| {
+        first = Some(OrderId::from_bytes(*frame.key.as_bytes()));
+        ControlFlow::Break(())
+    };
+    let scanned = reader.scan(Offset::ZERO, ScanLimit::NONE, &mut visit);
+    scanned.ok().and(first)
 }
 
 /// Why a cursor cannot be read from, if so.

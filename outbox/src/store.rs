@@ -34,7 +34,8 @@ const BUSY_TIMEOUT_MS: u64 = 5_000;
 const SCHEMA: &str = "
     CREATE TABLE cursor (
         partition INTEGER PRIMARY KEY,
-        next_offset INTEGER NOT NULL
+        next_offset INTEGER NOT NULL,
+        first_order BLOB
     ) STRICT;
     CREATE TABLE held_order (
         order_id BLOB PRIMARY KEY,
@@ -110,6 +111,15 @@ pub(crate) struct Store {
     in_transaction: bool,
 }
 
+/// How far a partition is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Cursor {
+    /// Offset after the last event that is delivered or kept aside.
+    pub(crate) next: Offset,
+    /// The order of the partition's very first event, once it was read: tells this log from any other.
+    pub(crate) first_order: Option<OrderId>,
+}
+
 impl Store {
     /// Opens the store in `directory` and makes it if it is missing, with cursors at 0.
     ///
@@ -117,49 +127,79 @@ impl Store {
     /// [`OutboxError::Incompatible`] for a file of another layout or of a log with another partition count; otherwise
     /// whatever SQLite said.
     pub(crate) fn open(directory: &Path, partitions: u16) -> Result<Self, OutboxError> {
-        let path = directory.join(FILE_NAME);
-        let connection = Connection::open(&path).map_err(|source| failed(&path, source))?;
-        let mut store = Self {
-            connection,
-            path,
-            in_transaction: false,
-        };
-        store.prepare(partitions)?;
-        Ok(store)
-    }
-
-    fn prepare(&mut self, partitions: u16) -> Result<(), OutboxError> {
-        let setup = |connection: &Connection| {
-            connection.busy_timeout(std::time::Duration::from_millis(BUSY_TIMEOUT_MS))?;
-            connection.pragma_update(None, "journal_mode", "WAL")?;
-            // FULL: after a power loss no more is told twice than one batch.
-            connection.pragma_update(None, "synchronous", "FULL")?;
-            let layout: i64 =
-                connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-            let owner: i64 =
-                connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
-            Ok((owner, layout))
-        };
-        let (owner, layout) =
-            setup(&self.connection).map_err(|source| failed(&self.path, source))?;
-        match (owner, layout) {
-            (0, 0) => self.create(partitions)?,
-            (APPLICATION_ID, LAYOUT) => {}
-            (APPLICATION_ID, other) => {
-                return Err(self.incompatible(format!(
-                    "has layout {other}, this version reads {LAYOUT}; run the version that wrote it"
-                )));
-            }
-            _ => return Err(self.incompatible("is not an outbox store; move it away".to_owned())),
+        let mut store = Self::connect(directory)?;
+        if store.layout()? == (0, 0) {
+            store.create(partitions)?;
         }
-        let found = self.cursors()?.len();
+        store.check_layout()?;
+        let found = store.cursors()?.len();
         if found != usize::from(partitions) {
-            return Err(self.incompatible(format!(
+            return Err(store.incompatible(format!(
                 "knows {found} partitions, the log has {partitions}: it belongs to another log; \
                  restore the one that belongs to this log, or move it away and every event is told again"
             )));
         }
-        Ok(())
+        Ok(store)
+    }
+
+    /// Opens the store in `directory` if there is one, of whatever partition count.
+    ///
+    /// # Errors
+    /// [`OutboxError::Incompatible`] for a file of another layout; otherwise whatever SQLite said.
+    pub(crate) fn open_existing(directory: &Path) -> Result<Option<Self>, OutboxError> {
+        let path = directory.join(FILE_NAME);
+        let exists = path.try_exists().map_err(|source| OutboxError::Io {
+            action: "looking for",
+            path,
+            source,
+        })?;
+        if !exists {
+            return Ok(None);
+        }
+        let store = Self::connect(directory)?;
+        store.check_layout()?;
+        Ok(Some(store))
+    }
+
+    fn connect(directory: &Path) -> Result<Self, OutboxError> {
+        let path = directory.join(FILE_NAME);
+        let connect = || {
+            let connection = Connection::open(&path)?;
+            connection.busy_timeout(std::time::Duration::from_millis(BUSY_TIMEOUT_MS))?;
+            connection.pragma_update(None, "journal_mode", "WAL")?;
+            // FULL: after a power loss no more is told twice than one batch.
+            connection.pragma_update(None, "synchronous", "FULL")?;
+            Ok(connection)
+        };
+        match connect() {
+            Ok(connection) => Ok(Self {
+                connection,
+                path,
+                in_transaction: false,
+            }),
+            Err(source) => Err(failed(&path, source)),
+        }
+    }
+
+    /// Whose file it is, and of which layout; zeros for a new one.
+    fn layout(&self) -> Result<(i64, i64), OutboxError> {
+        let pragma = |name| {
+            let value = self
+                .connection
+                .pragma_query_value(None, name, |row| row.get(0));
+            value.map_err(|source| failed(&self.path, source))
+        };
+        Ok((pragma("application_id")?, pragma("user_version")?))
+    }
+
+    fn check_layout(&self) -> Result<(), OutboxError> {
+        match self.layout()? {
+            (APPLICATION_ID, LAYOUT) => Ok(()),
+            (APPLICATION_ID, other) => Err(self.incompatible(format!(
+                "has layout {other}, this version reads {LAYOUT}; run the version that wrote it"
+            ))),
+            _ => Err(self.incompatible("is not an outbox store; move it away".to_owned())),
+        }
     }
 
     fn create(&mut self, partitions: u16) -> Result<(), OutboxError> {
@@ -167,7 +207,8 @@ impl Store {
         let create = |connection: &Connection| {
             connection.execute_batch(SCHEMA)?;
             for partition in 0..partitions {
-                connection.execute("INSERT INTO cursor VALUES (?1, 0)", params![partition])?;
+                let insert = "INSERT INTO cursor VALUES (?1, 0, NULL)";
+                connection.execute(insert, params![partition])?;
             }
             connection.pragma_update(None, "application_id", APPLICATION_ID)?;
             connection.pragma_update(None, "user_version", LAYOUT)
@@ -176,7 +217,7 @@ impl Store {
         self.commit()
     }
 
-    fn incompatible(&self, reason: String) -> OutboxError {
+    pub(crate) fn incompatible(&self, reason: String) -> OutboxError {
         OutboxError::Incompatible {
             path: self.path.clone(),
             reason,
@@ -189,12 +230,43 @@ impl Store {
         self.commit()
     }
 
-    /// The cursors, by partition: the offset after the last event that is delivered or kept aside.
-    pub(crate) fn cursors(&self) -> Result<Vec<Offset>, OutboxError> {
+    /// The cursors, by partition.
+    pub(crate) fn cursors(&self) -> Result<Vec<Cursor>, OutboxError> {
         self.rows(
-            "SELECT next_offset FROM cursor ORDER BY partition",
+            "SELECT next_offset, first_order FROM cursor ORDER BY partition",
             params![],
-            |row| Ok(Offset::new(unsigned(row, 0)?)),
+            |row| {
+                let first_order: Option<[u8; 16]> = row.get(1)?;
+                Ok(Cursor {
+                    next: Offset::new(unsigned(row, 0)?),
+                    first_order: first_order.map(OrderId::from_bytes),
+                })
+            },
+        )
+    }
+
+    /// Puts cursors of a log that was rewritten in place of those there are, with the next commit.
+    pub(crate) fn replace_cursors(&mut self, cursors: &[Offset]) -> Result<(), OutboxError> {
+        self.execute("DELETE FROM cursor", params![])?;
+        for (partition, next) in cursors.iter().enumerate() {
+            let partition = i64::try_from(partition).unwrap_or(i64::MAX);
+            self.execute(
+                "INSERT INTO cursor VALUES (?1, ?2, NULL)",
+                params![partition, signed(next.get())],
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Remembers the order of a partition's very first event, with the next commit.
+    pub(crate) fn set_first_order(
+        &mut self,
+        partition: PartitionId,
+        order: OrderId,
+    ) -> Result<(), OutboxError> {
+        self.execute(
+            "UPDATE cursor SET first_order = ?2 WHERE partition = ?1",
+            params![partition.get(), order.as_bytes()],
         )
     }
 

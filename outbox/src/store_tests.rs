@@ -2,6 +2,11 @@
 
 use super::*;
 
+fn next_offsets(store: &Store) -> Vec<Offset> {
+    let cursors = store.cursors().unwrap();
+    cursors.iter().map(|cursor| cursor.next).collect()
+}
+
 #[test]
 fn a_store_of_another_log_is_refused_with_what_to_do() {
     let directory = tempfile::tempdir().unwrap();
@@ -73,14 +78,14 @@ fn cursors_and_what_is_kept_aside_move_together_or_not_at_all() {
     record(&mut store);
     drop(store);
     let mut store = Store::open(directory.path(), 2).unwrap();
-    assert_eq!(store.cursors().unwrap(), [Offset::ZERO, Offset::ZERO]);
+    assert_eq!(next_offsets(&store), [Offset::ZERO, Offset::ZERO]);
     assert_eq!(store.held().unwrap(), []);
 
     record(&mut store);
     store.commit().unwrap();
     drop(store);
     let store = Store::open(directory.path(), 2).unwrap();
-    assert_eq!(store.cursors().unwrap(), [Offset::ZERO, Offset::new(42)]);
+    assert_eq!(next_offsets(&store), [Offset::ZERO, Offset::new(42)]);
     let queue = Queue {
         events: 1,
         oldest: AppendTime::from_micros(5),

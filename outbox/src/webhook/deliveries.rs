@@ -146,6 +146,7 @@ impl Deliveries {
     ) -> Result<(), OutboxError> {
         let mut unsettled = 0;
         for event in events {
+            self.ledger.witness(&event)?;
             let order = event.id.order();
             if self.ledger.holds(order) {
                 self.ledger.queue(&event)?;

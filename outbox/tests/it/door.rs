@@ -182,6 +182,30 @@ fn a_file_that_cannot_be_written_is_shown_and_tried_again_until_it_can() {
 }
 
 #[test]
+fn a_log_put_in_anothers_place_is_refused_before_anything_is_told_or_skipped() {
+    let mut first = OrderLog::new(1);
+    first.append(order(1), &[placed()]);
+    let (outbox, _registry) = start(&first, SinkKind::File);
+    eventually("all is told", || outbox.status().pending == 0);
+    outbox.stop();
+    let mut second = OrderLog::new(1);
+    second.append(order(2), &[placed(), line_added(1)]);
+    std::fs::copy(
+        first.data().join("outbox.db"),
+        second.data().join("outbox.db"),
+    )
+    .unwrap();
+    let config = OutboxConfig::default();
+    let error = Outbox::start(&second.log, config, second.data(), &Registry::new()).unwrap_err();
+    let text = error.to_string();
+    assert!(matches!(error, OutboxError::Incompatible { .. }), "{text}");
+    assert!(
+        text.contains("belongs to another log") && text.contains(&order(2).to_string()),
+        "{text}"
+    );
+}
+
+#[test]
 fn a_setting_that_cannot_be_is_refused_by_its_name() {
     let log = OrderLog::new(1);
     let mut config = OutboxConfig::default();

@@ -13,5 +13,6 @@ mod receiver;
 
 mod door;
 mod kill;
+mod offline;
 mod support;
 mod webhook;
