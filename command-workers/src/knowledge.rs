@@ -153,7 +153,6 @@ impl Knowledge {
                     "order {id} cannot be brought up to date: the read model does not have its frame at offset {missing}"
                 )));
             }
-            self.unread.remove(&id);
         }
         Ok(snapshot.map(|snapshot| Found {
             order: Arc::new(snapshot.order),

@@ -10,6 +10,7 @@ mod error;
 mod hash;
 mod history;
 mod knowledge;
+mod lanes;
 mod metrics;
 mod order_ids;
 mod request;

@@ -11,7 +11,7 @@ use prometheus::{
 
 use crate::CommandError;
 use crate::decider::Answer;
-use crate::workers::Lanes;
+use crate::lanes::Lanes;
 
 /// How a command ended, as `commands_total` counts it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,19 +55,23 @@ impl Ending {
         match answer {
             Ok(outcome) if outcome.replayed => Self::Replayed,
             Ok(_) => Self::Accepted,
-            Err(error) => match error {
-                CommandError::Rejected { .. } => Self::Rejected,
-                CommandError::VersionMismatch { .. } => Self::VersionMismatch,
-                CommandError::IdempotencyMismatch => Self::IdempotencyMismatch,
-                CommandError::IdempotencyInFlight => Self::IdempotencyInFlight,
-                CommandError::Overloaded { .. } => Self::Overloaded,
-                CommandError::ProjectorBehind { .. } => Self::ProjectorBehind,
-                CommandError::StorageFull { .. } => Self::StorageFull,
-                CommandError::OutcomeUnknown { .. } => Self::OutcomeUnknown,
-                CommandError::PartitionUnavailable { .. } => Self::PartitionUnavailable,
-                CommandError::Internal { .. } => Self::Internal,
-                CommandError::Stopping => Self::Stopping,
-            },
+            Err(error) => Self::of_error(error),
+        }
+    }
+
+    pub(crate) fn of_error(error: &CommandError) -> Self {
+        match error {
+            CommandError::Rejected { .. } => Self::Rejected,
+            CommandError::VersionMismatch { .. } => Self::VersionMismatch,
+            CommandError::IdempotencyMismatch => Self::IdempotencyMismatch,
+            CommandError::IdempotencyInFlight => Self::IdempotencyInFlight,
+            CommandError::Overloaded { .. } => Self::Overloaded,
+            CommandError::ProjectorBehind { .. } => Self::ProjectorBehind,
+            CommandError::StorageFull { .. } => Self::StorageFull,
+            CommandError::OutcomeUnknown { .. } => Self::OutcomeUnknown,
+            CommandError::PartitionUnavailable { .. } => Self::PartitionUnavailable,
+            CommandError::Internal { .. } => Self::Internal,
+            CommandError::Stopping => Self::Stopping,
         }
     }
 }

@@ -1,26 +1,21 @@
 //! The workers' door: start them, submit commands, stop them.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, TrySendError};
 use order_domain::Idempotency;
 use order_log::{EventLog, LogError, PartitionId, PartitionWriter};
 use order_partitioner::Partitioner;
-use tokio::sync::oneshot;
 
-use crate::decider::{Answer, Decider, Work};
+use crate::decider::{Decider, Work};
 use crate::knowledge::Knowledge;
-use crate::metrics::{Ending, Metrics, PartitionMetrics, QueueDepth};
+use crate::lanes::{Lane, Lanes};
+use crate::metrics::{Metrics, QueueDepth};
 use crate::order_ids::{OrderIds, partition_of};
-use crate::worker::{Message, Unavailable, Worker, WorkerConfig};
+use crate::worker::{Unavailable, Worker, WorkerConfig};
 use crate::{CommandError, CommandOutcome, CommandRequest, Snapshots, Target};
-
-/// When a client of a full queue is to come back: the queue drains within milliseconds, and HTTP counts in seconds.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// How the workers behave.
 #[derive(Debug, Clone)]
@@ -50,51 +45,7 @@ struct Inner {
     partitioner: Partitioner,
     ids: OrderIds,
     lanes: Arc<Lanes>,
-    stage: Stage,
     threads: Mutex<Vec<JoinHandle<()>>>,
-}
-
-/// What submitters and the scrape know of the workers, by partition.
-#[derive(Debug)]
-pub(crate) struct Lanes(Vec<Lane>);
-
-#[derive(Debug)]
-struct Lane {
-    partition: PartitionId,
-    queue: Sender<Message>,
-    /// For what is left in the queue after its worker has ended.
-    leftovers: Receiver<Message>,
-    unavailable: Arc<Unavailable>,
-    /// Whether there is a worker: not for a partition that cannot be written.
-    staffed: bool,
-    metrics: PartitionMetrics,
-}
-
-impl Lanes {
-    /// How many commands wait.
-    pub(crate) fn depths(&self) -> impl Iterator<Item = (PartitionId, usize)> {
-        self.0.iter().map(|lane| (lane.partition, lane.queue.len()))
-    }
-}
-
-impl Lane {
-    /// An answer that did not need the worker.
-    fn refuse(&self, error: CommandError) -> Answer {
-        let answer = Err(error);
-        self.metrics.count(Ending::of(&answer), 1);
-        answer
-    }
-
-    /// Tells everyone in the queue of a worker that has ended.
-    fn turn_away(&self) {
-        for message in self.leftovers.try_iter() {
-            match message {
-                // A client that went away needs no answer.
-                Message::Command(_, reply) => drop(reply.send(Err(CommandError::Stopping))),
-                Message::Stop => {}
-            }
-        }
-    }
 }
 
 impl CommandWorkers {
@@ -177,7 +128,7 @@ impl CommandWorkers {
                 metrics,
             });
         }
-        let lanes = Arc::new(Lanes(lanes));
+        let lanes = Arc::new(Lanes::new(lanes));
         QueueDepth::register(registry, Arc::downgrade(&lanes))
             .expect("the registry has no metric of this name yet");
         // Dropped if a thread cannot be started, which ends those before it.
@@ -185,7 +136,6 @@ impl CommandWorkers {
             partitioner,
             ids: OrderIds::new(),
             lanes,
-            stage: Stage::default(),
             threads: Mutex::default(),
         });
         for worker in workers {
@@ -213,33 +163,8 @@ impl CommandWorkers {
     /// # Errors
     /// [`CommandError`]; see there what each means for the log.
     pub async fn submit(&self, request: CommandRequest) -> Result<CommandOutcome, CommandError> {
-        let inner = &*self.inner;
-        let (partition, work) = inner.route(request)?;
-        let lane = &inner.lanes.0[partition.index()];
-        if inner.stage.is_stopping() {
-            return lane.refuse(CommandError::Stopping);
-        }
-        if !lane.staffed {
-            return lane.refuse(CommandError::PartitionUnavailable {
-                partition,
-                cause: lane.unavailable.cause().unwrap_or_default(),
-            });
-        }
-        let (reply, answer) = oneshot::channel();
-        match lane.queue.try_send(Message::Command(work, reply)) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_)) => {
-                return lane.refuse(CommandError::Overloaded {
-                    partition,
-                    depth: lane.queue.len(),
-                    retry_after: RETRY_AFTER,
-                });
-            }
-            Err(TrySendError::Disconnected(_)) => return lane.refuse(CommandError::Stopping),
-        }
-        if inner.stage.is_over() {
-            lane.turn_away();
-        }
+        let (partition, work) = self.inner.route(request)?;
+        let answer = self.inner.lanes.put(partition, work)?;
         answer.await.unwrap_or_else(|_| {
             Err(CommandError::OutcomeUnknown {
                 partition,
@@ -252,33 +177,24 @@ impl CommandWorkers {
     /// queues' length.
     pub fn stop(&self) {
         let inner = &*self.inner;
-        inner.stage.stop();
+        inner.lanes.close();
         let mut threads = inner.threads.lock().unwrap_or_else(PoisonError::into_inner);
         if threads.is_empty() {
             return;
         }
-        for lane in inner.lanes.0.iter().filter(|lane| lane.staffed) {
-            // Waits for room in a full queue; the worker makes it. There is a receiver: the lane's own.
-            drop(lane.queue.send(Message::Stop));
-        }
+        inner.lanes.stop_workers();
         for thread in threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a command worker ended by a panic");
             }
         }
-        inner.stage.end();
-        for lane in &inner.lanes.0 {
-            lane.turn_away();
-        }
+        inner.lanes.end();
     }
 
     /// Which partitions take no writes, and why.
     #[must_use]
     pub fn unavailable(&self) -> Vec<(PartitionId, String)> {
-        let lanes = self.inner.lanes.0.iter();
-        lanes
-            .filter_map(|lane| Some((lane.partition, lane.unavailable.cause()?)))
-            .collect()
+        self.inner.lanes.unavailable()
     }
 }
 
@@ -341,34 +257,5 @@ impl Inner {
             request,
         };
         Ok((PartitionId::new(partition), work))
-    }
-}
-
-/// Running, stopping, over: forward only.
-///
-/// A command can slip into a queue behind its worker's end. Whoever puts one there looks at the stage afterwards, and
-/// whoever ends the stage empties the queues afterwards; all of it is sequentially consistent, so at least one of the two
-/// sees the other, and the command is turned away and not forgotten.
-#[derive(Debug, Default)]
-struct Stage(AtomicU8);
-
-impl Stage {
-    const STOPPING: u8 = 1;
-    const OVER: u8 = 2;
-
-    fn stop(&self) {
-        self.0.fetch_max(Self::STOPPING, Ordering::SeqCst);
-    }
-
-    fn end(&self) {
-        self.0.fetch_max(Self::OVER, Ordering::SeqCst);
-    }
-
-    fn is_stopping(&self) -> bool {
-        self.0.load(Ordering::SeqCst) >= Self::STOPPING
-    }
-
-    fn is_over(&self) -> bool {
-        self.0.load(Ordering::SeqCst) >= Self::OVER
     }
 }

@@ -2,6 +2,7 @@
 
 use order_command_workers::CommandError;
 use order_domain::{Command, Status, Version};
+use order_log::Offset;
 
 use crate::support::{Plan, ReadModel, Requests, Service, Setup, on, place, queue};
 
@@ -266,6 +267,22 @@ async fn a_bug_in_an_append_is_contained_and_leaves_the_outcome_unknown() {
     assert!(matches!(error, CommandError::PartitionUnavailable { .. }));
     service.run(there.id, Command::Confirm).await;
     service.workers.stop();
+}
+
+#[tokio::test]
+async fn a_key_that_leads_to_another_orders_frame_or_to_none_is_refused_and_not_answered() {
+    let service = Setup::default().start();
+    service.submit(place().keyed("k", 1)).await.unwrap();
+    service.place().await;
+    let end = service.log.end(0);
+    service.model.catch_up();
+
+    for astray in [1, 2, 1_000] {
+        service.model.lead_keys_astray(0, Offset::new(astray));
+        let error = service.submit(place().keyed("k", 1)).await.unwrap_err();
+        assert!(matches!(error, CommandError::Internal { .. }), "{error}");
+    }
+    assert_eq!(service.log.end(0), end);
 }
 
 #[tokio::test]

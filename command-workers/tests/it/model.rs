@@ -218,9 +218,13 @@ async fn run(steps: Vec<Step>) -> Model {
 /// Waits until the worker has seen which read model there is now.
 async fn served(service: &Service) {
     let nobodys = OrderId::from_bytes([0; 16]);
-    while let Err(CommandError::ProjectorBehind { .. }) =
-        service.submit(on(nobodys, Command::Confirm)).await
-    {}
+    for _ in 0..1_000_000 {
+        match service.submit(on(nobodys, Command::Confirm)).await {
+            Err(CommandError::ProjectorBehind { .. }) => {}
+            _ => return,
+        }
+    }
+    panic!("the worker did not read the log again");
 }
 
 async fn submit(service: &Service, model: &mut Model, drafts: Vec<Draft>) {

@@ -413,6 +413,14 @@ impl PartitionReader for Reader {
         limit: ScanLimit,
         visit: &mut dyn FnMut(Frame<'_>) -> ControlFlow<()>,
     ) -> Result<Offset, LogError> {
+        if from > self.durable_end() {
+            return Err(LogError::OutOfRange {
+                partition: self.partition,
+                offset: from,
+                start: Offset::ZERO,
+                end: self.durable_end(),
+            });
+        }
         let frames: Vec<_> = {
             let frames = self.log.frames.lock().unwrap();
             frames

@@ -81,6 +81,14 @@ impl ReadModel {
         self.rows[usize::from(partition)].lock().unwrap().set_aside = ids.to_vec();
     }
 
+    /// Lets every key point at this frame, whichever it is.
+    pub(crate) fn lead_keys_astray(&self, partition: u16, frame: Offset) {
+        let mut rows = self.rows[usize::from(partition)].lock().unwrap();
+        for entry in rows.keys.values_mut() {
+            entry.frame = frame;
+        }
+    }
+
     pub(crate) fn set_checkpoint(&self, partition: u16, checkpoint: Offset) {
         self.rows[usize::from(partition)].lock().unwrap().checkpoint = checkpoint;
     }
