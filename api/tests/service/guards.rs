@@ -1,0 +1,154 @@
+//! Tokens, required preconditions, request ids.
+
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
+use order_api::{ApiConfig, BearerToken, Scope};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use crate::world::{World, an_order, config};
+
+fn token(text: &str, scopes: &[Scope]) -> BearerToken {
+    let digest = Sha256::digest(text)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect::<String>();
+    BearerToken::new(text, &digest, scopes).unwrap()
+}
+
+#[tokio::test]
+async fn with_tokens_configured_a_request_needs_the_right_one() {
+    let config = ApiConfig {
+        tokens: vec![
+            token("reads", &[Scope::Read]),
+            token("operates", &[Scope::Admin]),
+        ],
+        ..config()
+    };
+    let world = World::with(config);
+    let ask = |method: &str, path: &str, token: Option<&str>| {
+        let mut request = Request::builder().method(method).uri(path);
+        if let Some(token) = token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        world.ask(request.body(Body::empty()).unwrap())
+    };
+    let unknown = ask("GET", "/orders", None)
+        .await
+        .expect(StatusCode::UNAUTHORIZED);
+    assert_eq!(unknown.header("www-authenticate"), "Bearer");
+    ask("GET", "/orders", Some("reads"))
+        .await
+        .expect(StatusCode::OK);
+    ask("POST", "/orders", Some("reads"))
+        .await
+        .expect(StatusCode::FORBIDDEN);
+    ask("GET", "/projections", Some("reads"))
+        .await
+        .expect(StatusCode::FORBIDDEN);
+    ask("GET", "/projections", Some("operates"))
+        .await
+        .expect(StatusCode::OK);
+    ask("GET", "/livez", None).await.expect(StatusCode::OK);
+    ask("GET", "/openapi.json", None)
+        .await
+        .expect(StatusCode::OK);
+}
+
+#[tokio::test]
+async fn where_a_precondition_is_required_its_absence_is_told() {
+    let config = ApiConfig {
+        require_if_match: true,
+        ..config()
+    };
+    let world = World::with(config);
+    let id = world.place().await;
+    let path = format!("/orders/{id}/confirm");
+    let refused = world
+        .post(&path, &json!({}))
+        .await
+        .expect(StatusCode::PRECONDITION_REQUIRED);
+    assert_eq!(refused.json()["code"], "precondition-required");
+    let request = Request::post(&path)
+        .header("if-match", "*")
+        .body(Body::empty())
+        .unwrap();
+    world.ask(request).await.expect(StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_request_keeps_its_id_and_trace_through_the_log() {
+    let world = World::new();
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let request = Request::post("/orders")
+        .header("content-type", "application/json")
+        .header("x-request-id", "client-7")
+        .header("traceparent", trace)
+        .body(Body::from(an_order().to_string()))
+        .unwrap();
+    let placed = world.ask(request).await.expect(StatusCode::CREATED);
+    assert_eq!(placed.header("x-request-id"), "client-7");
+    let path = placed.header("location");
+    world.get(path).await.expect(StatusCode::OK);
+    let events = world.get(&format!("{path}/events")).await.json();
+    assert_eq!(events["events"][0]["request_id"], "client-7");
+    assert_eq!(events["events"][0]["traceparent"], trace);
+}
+
+#[tokio::test]
+async fn a_request_without_an_id_gets_one_of_its_own() {
+    let world = World::new();
+    let (one, two) = (world.get("/livez").await, world.get("/nowhere").await);
+    assert_ne!(one.header("x-request-id"), two.header("x-request-id"));
+    assert_eq!(two.json()["request_id"], two.header("x-request-id"));
+}
+
+#[tokio::test]
+async fn a_wrong_method_is_told_the_right_ones() {
+    let world = World::new();
+    let request = Request::delete("/orders").body(Body::empty()).unwrap();
+    let refused = world
+        .ask(request)
+        .await
+        .expect(StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(refused.json()["code"], "method-not-allowed");
+    assert!(refused.header("allow").contains("POST"), "{refused:?}");
+}
+
+#[tokio::test]
+async fn the_docs_page_comes_whole_out_of_the_binary() {
+    let world = World::new();
+    let moved = world
+        .get("/docs")
+        .await
+        .expect(StatusCode::PERMANENT_REDIRECT);
+    let page = world
+        .get(moved.header("location"))
+        .await
+        .expect(StatusCode::OK);
+    assert!(page.header("content-type").starts_with("text/html"));
+    assert!(
+        !page.text.contains("https://"),
+        "the page loads something from elsewhere"
+    );
+    for file in [
+        "swagger-ui.css",
+        "swagger-ui-bundle.js",
+        "swagger-initializer.js",
+    ] {
+        world
+            .get(&format!("/docs/{file}"))
+            .await
+            .expect(StatusCode::OK);
+    }
+    let initializer = world.get("/docs/swagger-initializer.js").await;
+    assert!(
+        initializer.text.contains("/openapi.json"),
+        "{}",
+        initializer.text
+    );
+    world
+        .get("/docs/nothing.js")
+        .await
+        .expect(StatusCode::NOT_FOUND);
+}

@@ -1,0 +1,277 @@
+//! A whole service in a directory that goes away: log, workers, read model, API.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{HeaderMap, Request, StatusCode};
+use axum::response::Response;
+use http_body_util::BodyExt;
+use order_api::{Api, ApiConfig, ApiParts};
+use order_command_workers::{
+    CommandWorkers, CommandWorkersConfig, IdempotencyEntry, OrderSnapshot, SnapshotError, Snapshots,
+};
+use order_domain::OrderId;
+use order_log::disk::RealDisk;
+use order_log::segmented::{SegmentedConfig, SegmentedLog};
+use order_log::{Durability, EventLog, Offset, PartitionId};
+use order_partitioner::Partitioner;
+use order_projector_workers::{
+    Projection, ProjectorConfig, ProjectorWorkers, ReadModel, ReadModelConfig, ReadModelReader,
+};
+use prometheus::Registry;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tower::ServiceExt;
+
+const PARTITIONS: u16 = 2;
+const RETENTION: Duration = Duration::from_secs(3600);
+
+/// The default configuration, for a machine that may have much else to do: waits end when they have what they wait for.
+pub(crate) fn config() -> ApiConfig {
+    ApiConfig {
+        read_patience: Duration::from_secs(30),
+        ..ApiConfig::default()
+    }
+}
+
+/// A running service without a socket.
+pub(crate) struct World {
+    pub(crate) api: Api,
+    pub(crate) projector: Arc<ProjectorWorkers>,
+    commands: CommandWorkers,
+    _directory: tempfile::TempDir,
+}
+
+/// The read model as the command workers see it.
+struct Rows {
+    partition: PartitionId,
+    read_model: Arc<ReadModel>,
+    reader: ReadModelReader,
+}
+
+impl Snapshots for Rows {
+    fn checkpoint(&self) -> Offset {
+        self.read_model
+            .checkpoints()
+            .load(Projection::Orders, self.partition)
+    }
+
+    fn order(&mut self, id: OrderId) -> Result<Option<OrderSnapshot>, SnapshotError> {
+        let unreadable = |error: &dyn std::fmt::Display| SnapshotError(error.to_string());
+        let row = self
+            .reader
+            .order(self.partition, id)
+            .map_err(|error| unreadable(&error))?;
+        let snapshot = row.map(|row| {
+            Ok(OrderSnapshot {
+                order: row.to_order().map_err(|error| unreadable(&error))?,
+                last_frame: row.last_frame,
+            })
+        });
+        snapshot.transpose()
+    }
+
+    fn idempotency(&mut self, digest: [u8; 16]) -> Result<Option<IdempotencyEntry>, SnapshotError> {
+        let row = self.reader.idempotency(self.partition, digest);
+        let row = row.map_err(|error| SnapshotError(error.to_string()))?;
+        Ok(row.map(|row| IdempotencyEntry {
+            fingerprint: row.fingerprint,
+            order_id: row.order_id,
+            version: row.version,
+            frame: row.frame,
+        }))
+    }
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        Self::with(config())
+    }
+
+    pub(crate) fn with(config: ApiConfig) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let log_config = SegmentedConfig::new(
+            directory.path().join("log"),
+            *b"a log for tests!",
+            PARTITIONS,
+            Durability::Always,
+        );
+        let log = SegmentedLog::open(log_config, Arc::new(RealDisk)).unwrap();
+        let registry = Registry::new();
+        let read_model = ReadModel::open(ReadModelConfig {
+            directory: directory.path().to_owned(),
+            partitions: PARTITIONS,
+            shards: 1,
+            log_id: "a log for tests".to_owned(),
+        })
+        .unwrap();
+        let projector = ProjectorWorkers::start(
+            &log,
+            Arc::clone(&read_model),
+            ProjectorConfig {
+                batch_records_max: 1000,
+                idempotency_retention_us: u64::try_from(RETENTION.as_micros()).unwrap(),
+            },
+            &registry,
+        )
+        .unwrap();
+        let partitioner = Partitioner::new(PARTITIONS).unwrap();
+        let mut snapshots = |partition| -> Box<dyn Snapshots> {
+            Box::new(Rows {
+                partition,
+                read_model: Arc::clone(&read_model),
+                reader: read_model.reader().unwrap(),
+            })
+        };
+        let commands = CommandWorkers::start(
+            &log,
+            partitioner,
+            &mut snapshots,
+            CommandWorkersConfig {
+                queue_commands_max: 4096,
+                batch_commands_max: 1024,
+                lag_events_max: 1_000_000,
+                group_commit: true,
+                idempotency_retention: RETENTION,
+            },
+            &registry,
+        )
+        .unwrap();
+        let readers = (0..PARTITIONS).map(|number| log.reader(PartitionId::new(number)).unwrap());
+        let parts = ApiParts {
+            commands: commands.clone(),
+            read_model,
+            projector: Arc::clone(&projector),
+            outbox: None,
+            log: readers.collect(),
+            log_id: "a log for tests".to_owned(),
+            partition_of: Box::new(move |id| {
+                let text = &mut [0; 36];
+                PartitionId::new(partitioner.partition_of(id.text(text).as_bytes()))
+            }),
+            registry,
+            facts: Vec::new(),
+            checks: Box::new(Vec::new),
+        };
+        Self {
+            api: Api::new(parts, config).unwrap(),
+            projector,
+            commands,
+            _directory: directory,
+        }
+    }
+
+    /// Serves on a loopback socket until the stop is sent or dropped.
+    pub(crate) async fn serve(&self) -> Served {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let api = self.api.clone();
+        let ended = tokio::spawn(async move {
+            order_api::serve(vec![listener], api, async {
+                let _dropped = stopped.await;
+            })
+            .await
+        });
+        Served {
+            address,
+            stop,
+            ended,
+        }
+    }
+
+    /// The answer as it comes, its body unread.
+    pub(crate) async fn send(&self, request: Request<Body>) -> Response {
+        self.api.clone().oneshot(request).await.unwrap()
+    }
+
+    /// The whole answer.
+    pub(crate) async fn ask(&self, request: Request<Body>) -> Answer {
+        let (parts, body) = self.send(request).await.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        Answer {
+            status: parts.status,
+            headers: parts.headers,
+            text: String::from_utf8(body.to_vec()).unwrap(),
+        }
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.ask(Request::get(path).body(Body::empty()).unwrap())
+            .await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
+        let request = Request::post(path).header("content-type", "application/json");
+        self.ask(request.body(Body::from(body.to_string())).unwrap())
+            .await
+    }
+
+    /// Places an order and gives its id.
+    pub(crate) async fn place(&self) -> String {
+        let placed = self
+            .post("/orders", &an_order())
+            .await
+            .expect(StatusCode::CREATED);
+        placed.json()["id"].as_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.commands.stop();
+        self.projector.stop();
+    }
+}
+
+/// A service that listens.
+pub(crate) struct Served {
+    pub(crate) address: SocketAddr,
+    pub(crate) stop: oneshot::Sender<()>,
+    pub(crate) ended: tokio::task::JoinHandle<std::io::Result<()>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
+}
+
+impl Answer {
+    pub(crate) fn expect(self, status: StatusCode) -> Self {
+        assert_eq!(self.status, status, "{self:?}");
+        self
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        let value = self
+            .headers
+            .get(name)
+            .unwrap_or_else(|| panic!("no {name}: {self:?}"));
+        value.to_str().unwrap()
+    }
+
+    /// The path of the next page, if there is one.
+    pub(crate) fn next(&self) -> Option<String> {
+        let link = self.headers.get("link")?.to_str().unwrap();
+        let (path, rest) = link.strip_prefix('<').unwrap().split_once('>').unwrap();
+        assert_eq!(rest, "; rel=\"next\"");
+        Some(path.to_owned())
+    }
+}
+
+pub(crate) fn an_order() -> Value {
+    json!({
+        "customer_id": "c-1042", "currency": "EUR",
+        "lines": [{"sku": "SKU-1", "quantity": 2, "unit_price": 1999}],
+        "metadata": {"channel": "web"}
+    })
+}
