@@ -108,8 +108,9 @@ async fn a_connection_too_many_is_told_to_come_back() {
         .write_all(b"GET /livez HTTP/1.1\r\nhost: it\r\n\r\n")
         .await
         .unwrap();
-    let mut answer = vec![0; 1024];
-    first.read(&mut answer).await.unwrap();
+    let mut answer = [0; 12];
+    first.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
     let refused = read_to_end(&mut connect(&served).await).await;
     assert!(refused.starts_with("HTTP/1.1 503"), "{refused}");
     assert!(refused.contains("retry-after: 1"), "{refused}");

@@ -1,6 +1,11 @@
 //! The API on real rooms, within one process: what needs a look at single frames of an answer, at limits that are set
 //! small, or at connections. The life of an order over a running binary is told in the workspace's `tests/`.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "in a test, a failure to set it up is a failure of it"
+)]
+
 mod bulk;
 mod connections;
 mod feed;
