@@ -39,7 +39,11 @@ impl Snapshots for ReadModelSnapshots {
     }
 
     fn order(&mut self, id: OrderId) -> Result<Option<OrderSnapshot>, SnapshotError> {
-        let row = self.reader.order(self.partition, id).map_err(unreadable)?;
+        // Never a row that lacks events before the checkpoint: a decision on it would repeat versions of the order.
+        let row = self
+            .reader
+            .snapshot(self.partition, id)
+            .map_err(unreadable)?;
         row.map(|row| {
             let order = row.to_order().map_err(unreadable)?;
             Ok(OrderSnapshot {
