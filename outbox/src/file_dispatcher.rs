@@ -68,14 +68,16 @@ impl FileDispatcher {
         }
     }
 
+    /// The steps of a round, in the order that makes a crash after any of them harmless.
+    const STEPS: [fn(&mut Self) -> Result<(), OutboxError>; 3] =
+        [Self::gather, Self::write, Self::commit];
+
     fn round(&mut self) -> Result<(), OutboxError> {
-        self.gather()?;
-        self.write()?;
-        self.commit()
+        Self::STEPS.iter().try_for_each(|step| step(self))
     }
 
     /// Reads what is due and what is new into `lines`; the ledger's changes wait for [`Self::commit`].
-    pub(crate) fn gather(&mut self) -> Result<(), OutboxError> {
+    fn gather(&mut self) -> Result<(), OutboxError> {
         self.lines.clear();
         self.events = 0;
         self.gather_due()?;
@@ -175,7 +177,7 @@ impl FileDispatcher {
     }
 
     /// Appends the lines to the file. On return they are on stable storage.
-    pub(crate) fn write(&mut self) -> Result<(), OutboxError> {
+    fn write(&mut self) -> Result<(), OutboxError> {
         if self.lines.is_empty() {
             return Ok(());
         }
@@ -193,7 +195,7 @@ impl FileDispatcher {
     }
 
     /// Moves the cursors over what was written.
-    pub(crate) fn commit(&mut self) -> Result<(), OutboxError> {
+    fn commit(&mut self) -> Result<(), OutboxError> {
         self.ledger.commit(&self.shared.progress, |_| 0)?;
         if self.ledger.dead_events() < self.shared.config.dead_events_max {
             self.shared.report(None);

@@ -113,12 +113,7 @@ fn a_new_start_goes_on_where_the_last_one_ended() {
 
 #[test]
 fn a_crash_between_any_two_steps_loses_nothing_and_keeps_ids_and_order() {
-    type Step = fn(&mut FileDispatcher) -> Result<(), OutboxError>;
-    let steps: [Step; 3] = [
-        FileDispatcher::gather,
-        FileDispatcher::write,
-        FileDispatcher::commit,
-    ];
+    let steps = FileDispatcher::STEPS;
     for survived in 0..=steps.len() {
         let mut log = OrderLog::new(2);
         log.append_interleaved(20, 3);

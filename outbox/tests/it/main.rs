@@ -14,5 +14,6 @@ mod receiver;
 mod door;
 mod kill;
 mod offline;
+mod published_libraries;
 mod support;
 mod webhook;

@@ -1,0 +1,167 @@
+//! What is sent is read by libraries that others publish: PyPI `cloudevents` and `standardwebhooks`, in
+//! `tests/rigs/outbox_receiver.py`. Left out, and loudly, where they are not installed; `ORDER_TESTS_PYTHON` names a Python
+//! that has them.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Lines};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use order_domain::EventContext;
+use order_outbox::{OutboxConfig, RetryConfig, Secrets, SinkKind};
+use serde_json::{Value, json};
+
+use crate::order_log::{OrderLog, TRACEPARENT, order, placed};
+use crate::support::{Consumer, eventually, start, start_sink, value};
+
+/// The one the receiver knows, and one it does not: as in the middle of a rotation.
+const SECRETS: [&str; 2] = [
+    "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+    "whsec_b3RoZXIgc2VjcmV0IG9mIHRoaXJ0eS10d28gYnl0ZXM=",
+];
+
+fn rig() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/rigs/outbox_receiver.py")
+}
+
+/// A Python that has the libraries, or none and a loud word.
+fn python() -> Option<String> {
+    let python = std::env::var("ORDER_TESTS_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let asked = Command::new(&python)
+        .args(["-c", "import cloudevents.core.v1.event, standardwebhooks"])
+        .output();
+    if asked.is_ok_and(|answer| answer.status.success()) {
+        return Some(python);
+    }
+    eprintln!(
+        "LEFT OUT: `{python}` has no `cloudevents` 2 and `standardwebhooks` (pip install 'cloudevents>=2,<3' \
+         'standardwebhooks>=1,<2'), so nothing was verified by libraries of others"
+    );
+    None
+}
+
+/// The rig at work; it ends when this is dropped and its standard input with it.
+struct Rig {
+    child: Child,
+    said: Lines<BufReader<ChildStdout>>,
+}
+
+impl Rig {
+    fn start(python: &str, arguments: &[&str]) -> Self {
+        let mut child = Command::new(python)
+            .arg(rig())
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let said = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, said }
+    }
+
+    /// The next thing it said; `None` when it has ended.
+    fn say(&mut self) -> Option<Value> {
+        let line = self.said.next()?.unwrap();
+        Some(serde_json::from_str(&line).unwrap())
+    }
+
+    /// Tells it to end, and takes what it said until then.
+    fn end(mut self) -> Vec<Value> {
+        drop(self.child.stdin.take());
+        let said = std::iter::from_fn(|| self.say()).collect();
+        assert!(self.child.wait().unwrap().success());
+        said
+    }
+}
+
+/// Asserts that the library understood an event as it was meant.
+fn assert_understood(said: &Value, log_time: &str) {
+    assert_eq!(said.get("error"), None, "{said}");
+    let event = &said["event"];
+    let (subject, version) = (
+        event["subject"].as_str().unwrap(),
+        said["data"]["version"].as_u64().unwrap(),
+    );
+    assert_eq!(event["id"], format!("{subject}-{version}"));
+    assert_eq!(event["specversion"], "1.0");
+    assert_eq!(event["source"], "/order-service");
+    assert_eq!(event["datacontenttype"], "application/json");
+    assert_eq!(event["partitionkey"], subject);
+    assert_eq!(said["data"]["order_id"], subject);
+    assert!(
+        event["time"].as_str().unwrap().starts_with(log_time),
+        "{event}"
+    );
+    let known = ["order.placed.v1", "order.line_added.v1"];
+    assert!(known.contains(&event["type"].as_str().unwrap()), "{event}");
+}
+
+#[test]
+fn published_libraries_verify_every_request_and_understand_every_event() {
+    let Some(python) = python() else { return };
+    let mut log = OrderLog::new(2);
+    log.append_interleaved(30, 3);
+    let context = EventContext {
+        traceparent: Some(TRACEPARENT.into()),
+        ..EventContext::default()
+    };
+    log.append_with(order(30), &[placed()], &context);
+
+    let mut rig = Rig::start(&python, &["serve", SECRETS[0], "--refuse-every", "7"]);
+    let port = rig.say().unwrap()["listening"].as_u64().unwrap();
+    let mut config = OutboxConfig {
+        sink: SinkKind::Webhook,
+        retry: RetryConfig {
+            attempts: 100,
+            base_ms: 2,
+            cap_ms: 20,
+        },
+        ..OutboxConfig::default()
+    };
+    config.webhook.url = Some(format!("http://127.0.0.1:{port}/"));
+    config.webhook.secret = Secrets::new(SECRETS.iter().rev().map(|secret| (*secret).to_owned()));
+    config.webhook.allow_private = true;
+    let (outbox, registry) = start(&log, config);
+    eventually("all is delivered", || outbox.status().pending == 0);
+    outbox.stop();
+    assert!(value(&registry, "outbox_attempts_total{outcome=\"refused\"}") >= 13.0);
+
+    let mut consumer = Consumer::default();
+    let mut data = HashMap::new();
+    let mut traced = 0;
+    for said in rig.end() {
+        assert_understood(&said, "2025-01-01T00:00:00");
+        assert_eq!(said["webhook_id"], said["event"]["id"]);
+        traced += u32::from(said["event"].get("traceparent") == Some(&json!(TRACEPARENT)));
+        let id = said["webhook_id"].as_str().unwrap().to_owned();
+        assert_eq!(
+            *data.entry(id).or_insert_with(|| said["data"].clone()),
+            said["data"]
+        );
+        if said["refused"] == false {
+            let subject = said["event"]["subject"].as_str().unwrap();
+            consumer.take(subject, said["data"]["version"].as_u64().unwrap());
+        }
+    }
+    assert_eq!(data.len(), 91);
+    assert!(
+        traced >= 1,
+        "the trace context arrives as an extension attribute"
+    );
+}
+
+#[test]
+fn published_libraries_understand_every_line_of_the_file() {
+    let Some(python) = python() else { return };
+    let mut log = OrderLog::new(2);
+    log.append_interleaved(30, 3);
+    let (outbox, _registry) = start_sink(&log, SinkKind::File);
+    eventually("all is told", || outbox.status().pending == 0);
+    outbox.stop();
+    let file = log.data().join("outbox.jsonl");
+    let said = Rig::start(&python, &["check", file.to_str().unwrap()]).end();
+    assert_eq!(said.len(), 90);
+    for said in &said {
+        assert_understood(said, "2025-01-01T00:00:00");
+    }
+}
