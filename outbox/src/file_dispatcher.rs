@@ -36,6 +36,9 @@ pub(crate) struct FileDispatcher {
     first_partition: usize,
 }
 
+/// One of the steps of a round.
+type Step = fn(&mut FileDispatcher) -> Result<(), OutboxError>;
+
 impl FileDispatcher {
     /// Opens the store and the file.
     pub(crate) fn open(shared: Arc<Shared>) -> Result<Self, OutboxError> {
@@ -69,8 +72,7 @@ impl FileDispatcher {
     }
 
     /// The steps of a round, in the order that makes a crash after any of them harmless.
-    const STEPS: [fn(&mut Self) -> Result<(), OutboxError>; 3] =
-        [Self::gather, Self::write, Self::commit];
+    const STEPS: [Step; 3] = [Self::gather, Self::write, Self::commit];
 
     fn round(&mut self) -> Result<(), OutboxError> {
         Self::STEPS.iter().try_for_each(|step| step(self))

@@ -18,6 +18,8 @@ const LOOK_BACK_BYTES: u64 = 64 * 1024;
 pub(crate) struct FileSink {
     path: PathBuf,
     file: File,
+    /// Where the last append began, in bytes.
+    last_append: u64,
 }
 
 impl FileSink {
@@ -30,6 +32,7 @@ impl FileSink {
         let mut sink = Self {
             path: path.to_owned(),
             file,
+            last_append: 0,
         };
         let cut = sink.cut_torn_line();
         let cut = cut.map_err(|source| failed("cutting the torn last line of", path, source))?;
@@ -47,14 +50,12 @@ impl FileSink {
         let append = |sink: &mut Self| {
             sink.follow_rotation()?;
             let before = sink.file.metadata()?.len();
+            sink.last_append = before;
             sink.file.write_all(lines).map_err(|error| {
                 // A line written in part would be continued by the next writer; if even the cut fails, opening cuts it.
                 match sink.file.set_len(before) {
                     Ok(()) => error,
-                    Err(cut) => io::Error::new(
-                        error.kind(),
-                        format!("{error}; and cutting it off again: {cut}"),
-                    ),
+                    Err(cut) => also(&error, &cut),
                 }
             })
         };
@@ -64,11 +65,17 @@ impl FileSink {
     /// Waits until what was appended is on stable storage.
     ///
     /// # Errors
-    /// [`OutboxError::Io`]; the lines may or may not last, and must be appended again.
+    /// [`OutboxError::Io`]; the lines are cut off again then, because a sync that failed is not mended by the next one:
+    /// they must be written anew.
     pub(crate) fn sync(&mut self) -> Result<(), OutboxError> {
-        self.file
-            .sync_data()
-            .map_err(|source| failed("syncing", &self.path, source))
+        let synced =
+            self.file
+                .sync_data()
+                .map_err(|error| match self.file.set_len(self.last_append) {
+                    Ok(()) => error,
+                    Err(cut) => also(&error, &cut),
+                });
+        synced.map_err(|source| failed("syncing", &self.path, source))
     }
 
     fn follow_rotation(&mut self) -> io::Result<()> {
@@ -127,6 +134,13 @@ fn end_of_last_line(file: &mut File, end: u64) -> io::Result<u64> {
         chunk_end = chunk_start;
     }
     Ok(0)
+}
+
+fn also(error: &io::Error, cut: &io::Error) -> io::Error {
+    io::Error::new(
+        error.kind(),
+        format!("{error}; and cutting it off again: {cut}"),
+    )
 }
 
 fn failed(action: &'static str, path: &Path, source: io::Error) -> OutboxError {
