@@ -8,6 +8,7 @@
 
 mod bulk;
 mod connections;
+mod document;
 mod feed;
 mod guards;
 mod history;
