@@ -1,6 +1,6 @@
 //! Changes into SQLite: rows and checkpoint in one transaction, or nothing.
 
-use order_domain::Order;
+use order_domain::OrderId;
 use order_log::{Offset, PartitionId};
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Statement, ToSql, Transaction, TransactionBehavior, params};
@@ -8,10 +8,9 @@ use rusqlite::{Connection, Statement, ToSql, Transaction, TransactionBehavior, p
 use crate::Projection;
 use crate::crash::{CrashPoint, Crashes};
 use crate::fold::{Changes, UsedKey};
-use crate::order_row::{write_lines, write_metadata};
-use crate::order_table::Slot;
 use crate::park;
 use crate::projection_set::ProjectionSet;
+use crate::row_change::{Change, RowChange, RowTexts};
 use crate::sql::to_sql;
 use crate::trouble::Trouble;
 
@@ -31,27 +30,19 @@ pub(crate) struct Write<'w> {
     pub(crate) changes: &'w Changes,
 }
 
-/// Texts of rows, built in memory that is used again.
-#[derive(Debug, Default)]
-pub(crate) struct RowText {
-    lines: Vec<u8>,
-    metadata: Vec<u8>,
-}
-
 impl Write<'_> {
     /// Begins, lets `first` do what must be in the same transaction, writes everything and commits. On an error nothing
     /// was written.
     pub(crate) fn commit(
         &self,
         connection: &mut Connection,
-        text: &mut RowText,
         crashes: &Crashes,
         first: impl FnOnce(&Connection) -> rusqlite::Result<()>,
     ) -> Result<(), Trouble> {
         crashes.here(CrashPoint::BeforeBegin)?;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         first(&transaction)?;
-        self.write_rows(&transaction, text)?;
+        self.write_rows(&transaction)?;
         crashes.here(CrashPoint::AfterRows)?;
         for projection in self.projections.iter() {
             self.move_checkpoint(&transaction, projection)?;
@@ -61,11 +52,11 @@ impl Write<'_> {
         crashes.here(CrashPoint::AfterCommit)
     }
 
-    fn write_rows(&self, transaction: &Transaction<'_>, text: &mut RowText) -> Result<(), Trouble> {
+    fn write_rows(&self, transaction: &Transaction<'_>) -> Result<(), Trouble> {
         let changes = self.changes;
         let partition = self.partition;
         if self.projections.contains(Projection::Orders) {
-            write_orders(transaction, partition, changes.orders.slots(), text)?;
+            write_orders(transaction, partition, changes)?;
             write_keys(transaction, partition, &changes.keys)?;
             self.forget_keys(transaction)?;
         }
@@ -139,20 +130,12 @@ impl Write<'_> {
 fn write_orders(
     connection: &Connection,
     partition: PartitionId,
-    slots: &[Slot],
-    text: &mut RowText,
+    changes: &Changes,
 ) -> Result<(), Trouble> {
-    let mut changed: Vec<(&Slot, &Order)> = slots
-        .iter()
-        .filter(|slot| slot.changed)
-        .filter_map(|slot| Some((slot, slot.order.as_ref()?)))
-        .collect();
-    changed.sort_unstable_by_key(|(slot, _)| slot.key);
     let mut insert = connection.prepare_cached(
         "INSERT INTO OrderView VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
     )?;
-    // An update that names a column of an index rewrites the index's entry, changed or not; one that names the lines
-    // makes them anew.
+    // An update that names a column of an index rewrites the index's entry, changed or not.
     let mut step = connection.prepare_cached(
         "UPDATE OrderView SET version = ?2, updated_at = ?3, last_frame = ?4, status = ?5, paid = ?6, refunded = ?7 \
          WHERE order_id = ?1",
@@ -165,84 +148,84 @@ fn write_orders(
         "UPDATE OrderView SET version = ?2, updated_at = ?3, last_frame = ?4, total = ?5, next_line_id = ?6, lines = ?7, \
          status = ?8, paid = ?9, refunded = ?10 WHERE order_id = ?1",
     )?;
-    for (slot, order) in changed {
-        let rows = match slot.stored_status {
-            None => insert_order(&mut insert, partition, slot, order, text)?,
-            Some(stored) => {
-                let stepped = stored != order.status;
-                let statement = match (slot.lines_changed, stepped) {
-                    (true, true) => &mut lines_and_step,
-                    (true, false) => &mut lines,
-                    (false, _) => &mut step,
-                };
-                bind_row_head(statement, slot, order)?;
-                let mut next = 5;
-                if slot.lines_changed {
-                    text.lines.clear();
-                    write_lines(&order.lines, &mut text.lines);
-                    statement.raw_bind_parameter(5, order.total.minor_units())?;
-                    statement.raw_bind_parameter(6, order.next_line_id.get())?;
-                    statement.raw_bind_parameter(7, Text(&text.lines))?;
-                    next = 8;
-                }
-                if stepped || !slot.lines_changed {
-                    statement.raw_bind_parameter(next, order.status.name())?;
-                    statement.raw_bind_parameter(next + 1, order.paid.minor_units())?;
-                    statement.raw_bind_parameter(next + 2, order.refunded.minor_units())?;
-                }
-                statement.raw_execute()?
-            }
+    for row in &changes.rows {
+        let texts = row.texts(&changes.texts);
+        let statement = match row.change {
+            Change::Insert => &mut insert,
+            Change::Step => &mut step,
+            Change::Lines => &mut lines,
+            Change::LinesAndStep => &mut lines_and_step,
         };
-        if rows != 1 {
+        let id = OrderId::from_bytes(*row.key.as_bytes());
+        statement.raw_bind_parameter(1, id.text(&mut [0; 36]))?;
+        match row.change {
+            Change::Insert => bind_row(statement, partition, row, &texts)?,
+            Change::Step => {
+                bind_update(statement, row)?;
+                bind_step(statement, row, 5)?;
+            }
+            Change::Lines => {
+                bind_update(statement, row)?;
+                bind_lines(statement, row, &texts)?;
+            }
+            Change::LinesAndStep => {
+                bind_update(statement, row)?;
+                bind_lines(statement, row, &texts)?;
+                bind_step(statement, row, 8)?;
+            }
+        }
+        if statement.raw_execute()? != 1 {
             return Err(Trouble::Halt(format!(
-                "the row of order {} vanished between being read and being written: another process writes the same \
-                 file; stop it, then restart this one",
-                order.id
+                "the row of order {id} vanished between being read and being written: another process writes the same \
+                 file; stop it, then restart this one"
             )));
         }
     }
     Ok(())
 }
 
-fn insert_order(
+fn bind_row(
     insert: &mut Statement<'_>,
     partition: PartitionId,
-    slot: &Slot,
-    order: &Order,
-    text: &mut RowText,
-) -> rusqlite::Result<usize> {
-    text.lines.clear();
-    write_lines(&order.lines, &mut text.lines);
-    text.metadata.clear();
-    write_metadata(&order.metadata, &mut text.metadata);
-    insert.raw_bind_parameter(1, order.id.text(&mut [0; 36]))?;
+    row: &RowChange,
+    texts: &RowTexts<'_>,
+) -> rusqlite::Result<()> {
     insert.raw_bind_parameter(2, partition.get())?;
-    insert.raw_bind_parameter(3, order.version.get())?;
-    insert.raw_bind_parameter(4, order.status.name())?;
-    insert.raw_bind_parameter(5, order.customer_id.as_str())?;
-    insert.raw_bind_parameter(6, order.currency.code())?;
-    insert.raw_bind_parameter(7, order.total.minor_units())?;
-    insert.raw_bind_parameter(8, order.paid.minor_units())?;
-    insert.raw_bind_parameter(9, order.refunded.minor_units())?;
-    insert.raw_bind_parameter(10, order.next_line_id.get())?;
-    insert.raw_bind_parameter(11, Text(&text.lines))?;
-    insert.raw_bind_parameter(12, Text(&text.metadata))?;
-    insert.raw_bind_parameter(13, to_sql(order.placed_at.as_micros()))?;
-    insert.raw_bind_parameter(14, to_sql(order.updated_at.as_micros()))?;
-    insert.raw_bind_parameter(15, to_sql(slot.last_frame.get()))?;
-    insert.raw_execute()
+    insert.raw_bind_parameter(3, row.version)?;
+    insert.raw_bind_parameter(4, row.status.name())?;
+    insert.raw_bind_parameter(5, Text(texts.customer_id))?;
+    insert.raw_bind_parameter(6, Text(texts.currency))?;
+    insert.raw_bind_parameter(7, row.total)?;
+    insert.raw_bind_parameter(8, row.paid)?;
+    insert.raw_bind_parameter(9, row.refunded)?;
+    insert.raw_bind_parameter(10, row.next_line_id)?;
+    insert.raw_bind_parameter(11, Text(texts.lines))?;
+    insert.raw_bind_parameter(12, Text(texts.metadata))?;
+    insert.raw_bind_parameter(13, to_sql(row.placed_at))?;
+    insert.raw_bind_parameter(14, to_sql(row.updated_at))?;
+    insert.raw_bind_parameter(15, to_sql(row.last_frame.get()))
 }
 
-/// The first four parameters of every update.
-fn bind_row_head(
-    statement: &mut Statement<'_>,
-    slot: &Slot,
-    order: &Order,
+fn bind_update(update: &mut Statement<'_>, row: &RowChange) -> rusqlite::Result<()> {
+    update.raw_bind_parameter(2, row.version)?;
+    update.raw_bind_parameter(3, to_sql(row.updated_at))?;
+    update.raw_bind_parameter(4, to_sql(row.last_frame.get()))
+}
+
+fn bind_lines(
+    update: &mut Statement<'_>,
+    row: &RowChange,
+    texts: &RowTexts<'_>,
 ) -> rusqlite::Result<()> {
-    statement.raw_bind_parameter(1, order.id.text(&mut [0; 36]))?;
-    statement.raw_bind_parameter(2, order.version.get())?;
-    statement.raw_bind_parameter(3, to_sql(order.updated_at.as_micros()))?;
-    statement.raw_bind_parameter(4, to_sql(slot.last_frame.get()))
+    update.raw_bind_parameter(5, row.total)?;
+    update.raw_bind_parameter(6, row.next_line_id)?;
+    update.raw_bind_parameter(7, Text(texts.lines))
+}
+
+fn bind_step(update: &mut Statement<'_>, row: &RowChange, first: usize) -> rusqlite::Result<()> {
+    update.raw_bind_parameter(first, row.status.name())?;
+    update.raw_bind_parameter(first + 1, row.paid)?;
+    update.raw_bind_parameter(first + 2, row.refunded)
 }
 
 fn write_keys(
@@ -268,7 +251,7 @@ fn write_keys(
     Ok(())
 }
 
-/// Text in bytes that are known to be UTF-8: JSON that was just written.
+/// Text in bytes that are known to be UTF-8: they were text, or JSON that was just written.
 struct Text<'t>(&'t [u8]);
 
 impl ToSql for Text<'_> {

@@ -1,20 +1,22 @@
 //! A batch of frames, folded in memory: what is to be written for each projection, and what cannot be.
 //!
+//! Order by order, in key order, each through all its frames: an order is loaded once, next to its neighbours, and is
+//! let go before the next one. Orders do not touch each other, and sums do not mind the order they are added in, so this
+//! comes to the same as frame by frame.
+//!
 //! Reads and decides, writes nothing: the same frames over the same rows always come to the same changes.
 
-use std::collections::HashSet;
-
-use order_domain::{Event, EventKind, Idempotency, OrderId, RecordedEvent};
-use order_log::{Key, Offset, PartitionId};
+use order_domain::{Event, Idempotency, OrderId, RecordedEvent};
+use order_log::{Key, Offset};
 
 use crate::Projection;
 use crate::frames::{BatchFrame, FrameBatch};
-use crate::order_table::{OrderTable, Source};
+use crate::order_case::{OrderCase, Source};
 use crate::page::made_at;
 use crate::park::{ParkReason, ParkedFrame, ParkedOrders};
 use crate::projection_set::ProjectionSet;
-use crate::summaries::{Context, Summaries, customer_needs_order, sku_needs_order};
-use crate::sums::Care;
+use crate::row_change::RowChange;
+use crate::summaries::{Stored, Summaries};
 use crate::trouble::Trouble;
 
 /// One idempotency key that a frame used up.
@@ -33,12 +35,14 @@ pub(crate) struct UsedKey {
 /// What a batch comes to. Reused from batch to batch.
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
-    pub(crate) orders: OrderTable,
+    /// In key order.
+    pub(crate) rows: Vec<RowChange>,
+    /// Texts of the rows.
+    pub(crate) texts: Vec<u8>,
+    /// In the order of the log.
     pub(crate) keys: Vec<UsedKey>,
     pub(crate) summaries: Summaries,
     pub(crate) parked: Vec<ParkedFrame>,
-    /// Orders set aside in this batch.
-    newly_parked: HashSet<(Projection, Key)>,
     /// Most an id was made before and after its order was placed, in microseconds.
     pub(crate) id_ahead: u64,
     pub(crate) id_behind: u64,
@@ -48,24 +52,18 @@ pub(crate) struct Changes {
 
 impl Changes {
     fn clear(&mut self) {
-        self.orders.clear();
+        self.rows.clear();
+        self.texts.clear();
         self.keys.clear();
         self.summaries.clear();
         self.parked.clear();
-        self.newly_parked.clear();
         self.id_ahead = 0;
         self.id_behind = 0;
         self.last_appended_at = 0;
     }
 
-    fn is_parked(&self, parked: &ParkedOrders, projection: Projection, key: Key) -> bool {
-        parked.contains(projection, key)
-            || (!self.newly_parked.is_empty() && self.newly_parked.contains(&(projection, key)))
-    }
-
     /// Sets a frame aside; without a reason it waits behind an earlier one.
     fn park(&mut self, projection: Projection, frame: &BatchFrame, reason: Option<ParkReason>) {
-        self.newly_parked.insert((projection, frame.key));
         self.parked.push(ParkedFrame {
             projection,
             key: frame.key,
@@ -83,8 +81,10 @@ pub(crate) struct Scope<'s> {
     /// Orders set aside before.
     pub(crate) parked: &'s ParkedOrders,
     pub(crate) source: Source<'s>,
-    pub(crate) partition: PartitionId,
-    pub(crate) care: Care,
+    /// Stored sums, to be looked at before anything is added to them; `None` adds blindly.
+    pub(crate) stored: Option<Stored<'s>>,
+    /// Whether an order that begins in the batch may be taken for new without a look at its row.
+    pub(crate) trust_new: bool,
 }
 
 /// Folds a batch into `changes`, which is emptied first.
@@ -94,65 +94,69 @@ pub(crate) fn fold_batch(
     changes: &mut Changes,
 ) -> Result<(), Trouble> {
     changes.clear();
-    expect_orders(batch, scope, changes);
-    changes.orders.load(&scope.source)?;
+    let frames = batch.frames();
+    changes.last_appended_at = frames
+        .last()
+        .map_or(0, |frame| frame.appended_at.as_micros());
+    let mut by_key: Vec<(Key, usize)> = (0..frames.len()).map(|at| (frames[at].key, at)).collect();
+    by_key.sort_unstable();
+    // One transaction for all rows: each alone would take and give back the locks of the WAL.
+    let reading = scope.source.connection.unchecked_transaction()?;
     let mut events = Vec::new();
-    for frame in batch.frames() {
-        fold_frame(batch, frame, scope, changes, &mut events)?;
-        changes.last_appended_at = frame.appended_at.as_micros();
+    for order in by_key.chunk_by(|one, next| one.0 == next.0) {
+        fold_order(batch, order, scope, changes, &mut events)?;
     }
+    reading.commit()?;
+    changes.keys.sort_unstable_by_key(|key| key.frame);
     Ok(())
 }
 
-/// Says which orders the batch will ask for, so that their rows are loaded together.
-fn expect_orders(batch: &FrameBatch, scope: &Scope<'_>, changes: &mut Changes) {
-    let with_orders = scope.projections.contains(Projection::Orders);
-    let customers = scope.projections.contains(Projection::CustomerSummary);
-    let skus = scope.projections.contains(Projection::SkuDemand);
-    let needs_order = |number| {
-        EventKind::from_number(number).is_some_and(|kind| {
-            (customers && customer_needs_order(kind)) || (skus && sku_needs_order(kind))
-        })
-    };
-    for frame in batch.frames() {
-        if with_orders {
-            // A new order has no row; only after a row was found in its place is that looked at closely.
-            let load = !frame.is_first() || scope.care == Care::Careful;
-            changes.orders.expect(frame.key, load);
-        } else if batch.event_types(frame).any(needs_order) {
-            changes.orders.expect(frame.key, true);
-        }
-    }
-}
-
-fn fold_frame<'b>(
+/// Folds one order through its frames, given by their places in the batch.
+fn fold_order<'b>(
     batch: &'b FrameBatch,
-    frame: &BatchFrame,
+    places: &[(Key, usize)],
     scope: &Scope<'_>,
     changes: &mut Changes,
     events: &mut Vec<RecordedEvent<'b>>,
 ) -> Result<(), Trouble> {
-    let decoded = batch.decode(frame, events);
-    if decoded.is_ok() && scope.projections.contains(Projection::Orders) {
-        // Kept even if the order is set aside: the promise of an idempotency key does not hang on the row.
-        changes.keys.extend(used_key(frame, events));
-    }
-    // The summaries look at the events, the orders take them: they come last.
-    for projection in scope.projections.iter_core_last() {
-        if changes.is_parked(scope.parked, projection, frame.key) {
-            changes.park(projection, frame, None);
-            continue;
+    let key = places[0].0;
+    let begins_here = batch.frames()[places[0].1].is_first();
+    let mut case = OrderCase::new(key, &scope.source, begins_here && scope.trust_new);
+    let mut parked: ProjectionSet = scope
+        .projections
+        .iter()
+        .filter(|projection| scope.parked.contains(*projection, key))
+        .collect();
+    let with_orders = scope.projections.contains(Projection::Orders);
+    for (_, at) in places {
+        let frame = &batch.frames()[*at];
+        let decoded = batch.decode(frame, events);
+        if decoded.is_ok() && with_orders {
+            // Kept even if the order is set aside: the promise of an idempotency key does not hang on the row.
+            changes.keys.extend(used_key(frame, events));
         }
-        let outcome = match &decoded {
-            Ok(()) => apply(projection, frame, scope, changes, events)?,
-            Err(error) => Err(error.clone().into()),
-        };
-        if let Err(reason) = outcome {
-            changes.park(projection, frame, Some(reason));
+        // The summaries look at the events, the orders take them: they come last.
+        for projection in scope.projections.iter_core_last() {
+            if parked.contains(projection) {
+                changes.park(projection, frame, None);
+                continue;
+            }
+            let outcome = match &decoded {
+                Ok(()) => apply(projection, frame, scope, &mut case, changes, events)?,
+                Err(error) => Err(error.clone().into()),
+            };
+            if let Err(reason) = outcome {
+                parked.insert(projection);
+                changes.park(projection, frame, Some(reason));
+            }
+        }
+        if decoded.is_ok() && frame.is_first() && !with_orders && places.len() > 1 {
+            case.remember_placed(frame, events);
         }
     }
-    if decoded.is_ok() && frame.is_first() && !scope.projections.contains(Projection::Orders) {
-        changes.orders.remember_placed(frame, events);
+    if let Some(changed) = case.changed() {
+        let row = RowChange::take(key, &changed, &mut changes.texts);
+        changes.rows.push(row);
     }
     Ok(())
 }
@@ -161,22 +165,16 @@ fn apply(
     projection: Projection,
     frame: &BatchFrame,
     scope: &Scope<'_>,
+    case: &mut OrderCase<'_>,
     changes: &mut Changes,
     events: &mut Vec<RecordedEvent<'_>>,
 ) -> Result<Result<(), ParkReason>, Trouble> {
-    let context = Context {
-        source: &scope.source,
-        partition: scope.partition,
-        care: scope.care,
-    };
-    let Changes {
-        orders, summaries, ..
-    } = changes;
+    let stored = scope.stored.as_ref();
     match projection {
-        Projection::CustomerSummary => summaries.add_customer(frame, events, orders, &context),
-        Projection::SkuDemand => summaries.add_skus(frame, events, orders, &context),
+        Projection::CustomerSummary => changes.summaries.add_customer(frame, events, case, stored),
+        Projection::SkuDemand => changes.summaries.add_skus(frame, events, case, stored),
         Projection::Orders => {
-            let folded = orders.fold_frame(frame, events);
+            let folded = case.fold_frame(frame, events)?;
             if folded.is_ok() && frame.is_first() {
                 let (placed, made) = (frame.appended_at.as_micros(), made_at(frame.id()));
                 changes.id_ahead = changes.id_ahead.max(placed.saturating_sub(made));

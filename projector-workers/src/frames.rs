@@ -107,13 +107,6 @@ impl FrameBatch {
         &self.frames
     }
 
-    /// Numbers of the kinds of a frame's events, without decoding them.
-    pub(crate) fn event_types(&self, frame: &BatchFrame) -> impl Iterator<Item = u16> {
-        self.records[frame.records.clone()]
-            .iter()
-            .map(|(tag, _)| tag.event_type)
-    }
-
     /// Decodes a frame's events into `events`, which is emptied first. They borrow from this batch.
     pub(crate) fn decode<'b>(
         &'b self,

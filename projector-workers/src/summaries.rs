@@ -11,11 +11,10 @@ use order_log::PartitionId;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::frames::BatchFrame;
-use crate::history::{HistoryError, order_before};
-use crate::order_table::{OrderTable, Source, changes_lines, order_after};
+use crate::order_case::{OrderCase, changes_lines, order_after};
 use crate::park::ParkReason;
 use crate::sql::{from_sql, to_sql};
-use crate::sums::{Care, Sum, SumTable};
+use crate::sums::{Sum, SumTable};
 use crate::trouble::Trouble;
 
 /// Columns of `CustomerSummaryByPartition`, as amounts to add.
@@ -73,11 +72,11 @@ pub(crate) struct Summaries {
     key: String,
 }
 
-/// What a frame's effect is computed from.
-pub(crate) struct Context<'c> {
-    pub(crate) source: &'c Source<'c>,
+/// The stored sums of one partition. Looked at only after SQLite has refused a sum that leaves 64 bits, to name the order
+/// that breaks it; otherwise a batch adds blindly.
+pub(crate) struct Stored<'s> {
+    pub(crate) connection: &'s Connection,
     pub(crate) partition: PartitionId,
-    pub(crate) care: Care,
 }
 
 impl Summaries {
@@ -91,8 +90,8 @@ impl Summaries {
         &mut self,
         frame: &BatchFrame,
         events: &[RecordedEvent<'_>],
-        orders: &mut OrderTable,
-        context: &Context<'_>,
+        case: &mut OrderCase<'_>,
+        stored: Option<&Stored<'_>>,
     ) -> Result<Result<(), ParkReason>, Trouble> {
         let sums = match customer_effect(frame, events) {
             Ok(Some(sums)) => sums,
@@ -109,7 +108,7 @@ impl Summaries {
         });
         match placed {
             Some((customer, currency)) => customer_key(&mut self.key, customer, currency),
-            None => match orders.any_version(frame, context.source)? {
+            None => match case.any_version(frame)? {
                 Ok(order) => customer_key(
                     &mut self.key,
                     order.customer_id.as_str(),
@@ -119,8 +118,9 @@ impl Summaries {
             },
         }
         let key = self.key.as_str();
-        self.customers.expect(key, context.care, || {
-            stored_customer(context, split_customer_key(key))
+        self.customers.expect(key, || match stored {
+            Some(stored) => stored.customer(split_customer_key(key)),
+            None => Ok(CustomerSums::default()),
         })?;
         Ok(self.customers.add_all(&[(key, sums)]))
     }
@@ -130,10 +130,10 @@ impl Summaries {
         &mut self,
         frame: &BatchFrame,
         events: &[RecordedEvent<'_>],
-        orders: &mut OrderTable,
-        context: &Context<'_>,
+        case: &mut OrderCase<'_>,
+        stored: Option<&Stored<'_>>,
     ) -> Result<Result<(), ParkReason>, Trouble> {
-        let cancelled = match lines_cancelled(frame, events, orders, context.source)? {
+        let cancelled = match lines_cancelled(frame, events, case)? {
             Ok(lines) => lines,
             Err(reason) => return Ok(Err(reason)),
         };
@@ -142,8 +142,10 @@ impl Summaries {
             Err(reason) => return Ok(Err(reason)),
         };
         for (sku, _) in &effect {
-            self.skus
-                .expect(sku, context.care, || stored_sku(context, sku))?;
+            self.skus.expect(sku, || match stored {
+                Some(stored) => stored.sku(sku),
+                None => Ok(SkuSums::default()),
+            })?;
         }
         Ok(self.skus.add_all(&effect))
     }
@@ -205,26 +207,6 @@ impl Summaries {
         }
         Ok(())
     }
-}
-
-/// Whether the summary of customers must know the order of an event of this kind, beyond the event itself.
-pub(crate) fn customer_needs_order(kind: order_domain::EventKind) -> bool {
-    use order_domain::EventKind as Kind;
-    match kind {
-        Kind::LineAdded
-        | Kind::LineRemoved
-        | Kind::OrderPaid
-        | Kind::OrderRefunded
-        | Kind::OrderCancelled => true,
-        Kind::OrderPlaced | Kind::OrderConfirmed | Kind::OrderShipped | Kind::OrderDelivered => {
-            false
-        }
-    }
-}
-
-/// Whether the demand of SKUs must know the order of an event of this kind, beyond the event itself.
-pub(crate) fn sku_needs_order(kind: order_domain::EventKind) -> bool {
-    kind == order_domain::EventKind::OrderCancelled
 }
 
 /// `None` if the frame moves no sum.
@@ -340,8 +322,7 @@ fn merge(mut effect: Vec<(&str, SkuSums)>) -> Result<Vec<(&str, SkuSums)>, ParkR
 fn lines_cancelled<'o>(
     frame: &BatchFrame,
     events: &[RecordedEvent<'_>],
-    orders: &'o mut OrderTable,
-    source: &Source<'_>,
+    case: &'o mut OrderCase<'_>,
 ) -> Result<Result<Cow<'o, [Line<'static>]>, ParkReason>, Trouble> {
     let is_cancel =
         |recorded: &RecordedEvent<'_>| matches!(recorded.event, Event::OrderCancelled { .. });
@@ -349,32 +330,42 @@ fn lines_cancelled<'o>(
         return Ok(Ok(Cow::Borrowed(&[])));
     };
     let earlier = &events[..position];
-    let lines_move = earlier
-        .iter()
-        .any(|recorded| changes_lines(recorded.event.kind()));
-    if !frame.is_first() {
-        let order = match orders.any_version(frame, source)? {
-            Ok(order) => order,
-            Err(reason) => return Ok(Err(reason)),
-        };
-        // After the cancellation lines change no more, and right before the frame they are what they were.
-        let version = u64::from(order.version.get());
-        let after_cancel = version >= u64::from(frame.sequence) + position as u64;
-        let right_before = version + 1 == u64::from(frame.sequence) && !lines_move;
-        if after_cancel || right_before {
-            return Ok(Ok(Cow::Borrowed(&order.lines)));
-        }
+    if lines_stand(frame, earlier, case)? {
+        return Ok(case
+            .any_version(frame)?
+            .map(|order| Cow::Borrowed(order.lines.as_slice())));
     }
     let before = if frame.is_first() {
         None
     } else {
-        match order_before(source.log, frame) {
+        match case.before(frame)? {
             Ok(order) => Some(order),
-            Err(HistoryError::Log(error)) => return Err(error.into()),
-            Err(HistoryError::Broken(reason)) => return Ok(Err(reason)),
+            Err(reason) => return Ok(Err(reason)),
         }
     };
-    Ok(order_after(before.as_ref(), frame, earlier).map(|order| Cow::Owned(order.lines)))
+    Ok(order_after(before, frame, earlier).map(|order| Cow::Owned(order.lines)))
+}
+
+/// Whether the lines the case knows are those of the cancellation, `earlier` events into the frame: after it lines change
+/// no more, and right before the frame they are what they were.
+fn lines_stand(
+    frame: &BatchFrame,
+    earlier: &[RecordedEvent<'_>],
+    case: &mut OrderCase<'_>,
+) -> Result<bool, Trouble> {
+    if frame.is_first() {
+        return Ok(false);
+    }
+    let version = match case.any_version(frame)? {
+        Ok(order) => u64::from(order.version.get()),
+        // The same reason is found again on the way through the log.
+        Err(_) => return Ok(false),
+    };
+    let lines_move = earlier
+        .iter()
+        .any(|recorded| changes_lines(recorded.event.kind()));
+    let sequence = u64::from(frame.sequence);
+    Ok(version >= sequence + earlier.len() as u64 || (version + 1 == sequence && !lines_move))
 }
 
 /// Sorts as the primary key does: no customer id has a character below the separator.
@@ -389,49 +380,38 @@ fn split_customer_key(key: &str) -> (&str, &str) {
     key.split_once('\0').unwrap_or((key, ""))
 }
 
-fn stored_customer(
-    context: &Context<'_>,
-    (customer, currency): (&str, &str),
-) -> Result<CustomerSums, Trouble> {
-    let found = context
-        .source
-        .connection
-        .prepare_cached(
+impl Stored<'_> {
+    fn customer(&self, (customer, currency): (&str, &str)) -> Result<CustomerSums, Trouble> {
+        let mut select = self.connection.prepare_cached(
             "SELECT orders_placed, orders_cancelled, ordered, paid, refunded, last_placed_at \
              FROM CustomerSummaryByPartition WHERE customer_id = ?1 AND currency = ?2 AND partition = ?3",
-        )?
-        .query_row(
-            params![customer, currency, context.partition.get()],
-            |row| {
-                Ok(CustomerSums {
-                    orders_placed: row.get(0)?,
-                    orders_cancelled: row.get(1)?,
-                    ordered: row.get(2)?,
-                    paid: row.get(3)?,
-                    refunded: row.get(4)?,
-                    last_placed_at: from_sql(row.get(5)?),
-                })
-            },
-        )
-        .optional()?;
-    Ok(found.unwrap_or_default())
-}
+        )?;
+        let key = params![customer, currency, self.partition.get()];
+        let found = select.query_row(key, |row| {
+            Ok(CustomerSums {
+                orders_placed: row.get(0)?,
+                orders_cancelled: row.get(1)?,
+                ordered: row.get(2)?,
+                paid: row.get(3)?,
+                refunded: row.get(4)?,
+                last_placed_at: from_sql(row.get(5)?),
+            })
+        });
+        Ok(found.optional()?.unwrap_or_default())
+    }
 
-fn stored_sku(context: &Context<'_>, sku: &str) -> Result<SkuSums, Trouble> {
-    let found = context
-        .source
-        .connection
-        .prepare_cached(
+    fn sku(&self, sku: &str) -> Result<SkuSums, Trouble> {
+        let mut select = self.connection.prepare_cached(
             "SELECT units_ordered, units_cancelled, last_ordered_at FROM SkuDemandByPartition \
              WHERE sku = ?1 AND partition = ?2",
-        )?
-        .query_row(params![sku, context.partition.get()], |row| {
+        )?;
+        let found = select.query_row(params![sku, self.partition.get()], |row| {
             Ok(SkuSums {
                 units_ordered: row.get(0)?,
                 units_cancelled: row.get(1)?,
                 last_ordered_at: from_sql(row.get(2)?),
             })
-        })
-        .optional()?;
-    Ok(found.unwrap_or_default())
+        });
+        Ok(found.optional()?.unwrap_or_default())
+    }
 }

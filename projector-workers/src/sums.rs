@@ -18,14 +18,6 @@ pub(crate) trait Sum: Copy + Default + PartialEq + Debug {
     fn plus(self, other: Self) -> Option<Self>;
 }
 
-/// How a batch treats stored sums. `Trusting` adds blindly and lets SQLite refuse a sum that leaves 64 bits. `Careful`,
-/// after such a refusal, looks each stored row up first, so that the order that breaks the sum can be named.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Care {
-    Trusting,
-    Careful,
-}
-
 /// Sums by key.
 #[derive(Debug)]
 pub(crate) struct SumTable<T> {
@@ -53,18 +45,14 @@ impl<T: Sum> SumTable<T> {
         self.entries.clear();
     }
 
-    /// Makes room for a key, looking up what is stored if `care` asks for it.
+    /// Makes room for a key; `stored` says what its row holds, or nothing if nobody looks.
     pub(crate) fn expect(
         &mut self,
         key: &str,
-        care: Care,
         stored: impl FnOnce() -> Result<T, Trouble>,
     ) -> Result<(), Trouble> {
         if !self.entries.contains_key(key) {
-            let stored = match care {
-                Care::Trusting => T::default(),
-                Care::Careful => stored()?,
-            };
+            let stored = stored()?;
             let added = T::default();
             self.entries.insert(key.to_owned(), Entry { stored, added });
         }

@@ -7,29 +7,27 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use order_log::{Key, Offset, PartitionId, PartitionReader, ScanLimit};
+use order_log::{Offset, PartitionId, PartitionReader, ScanLimit};
 use rusqlite::Connection;
 
-use crate::apply::{RowText, Write};
+use crate::apply::Write;
 use crate::board::Board;
 use crate::crash::{CrashPoint, Crashes};
 use crate::database::note_damage;
 use crate::fold::{Changes, Scope, fold_batch};
 use crate::frames::FrameBatch;
 use crate::metrics::PartitionMetrics;
-use crate::order_table::Source;
-use crate::park::{self, ParkedOrders};
+use crate::order_case::Source;
+use crate::park::ParkedOrders;
 use crate::projection_set::ProjectionSet;
-use crate::sums::Care;
+use crate::redrive::Retry;
+use crate::summaries::Stored;
 use crate::trouble::Trouble;
 use crate::workers::{ProjectorConfig, Redriven};
 use crate::{Projection, ReadModel, ReadModelError};
 
 /// Most bytes of events in one batch, whatever their count: bounds the memory of a worker.
 const BATCH_BYTES_MAX: u64 = 4 << 20;
-
-/// Most parked frames of an order tried again in one transaction.
-const REDRIVE_FRAMES_MAX: u32 = 1_000;
 
 /// How long a worker with nothing to do waits before it looks for requests. New frames wake it at once.
 const IDLE: Duration = Duration::from_millis(100);
@@ -56,6 +54,23 @@ pub(crate) enum Step {
     Paused,
 }
 
+/// How a batch treats what should not be: a row where a new order goes, a sum that leaves 64 bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Care {
+    /// SQLite refuses it, and the whole batch.
+    Trusting,
+    /// Every row is looked at first, so that the frame can be named and set aside.
+    Careful,
+}
+
+/// What one transaction does: whose checkpoint it moves, from where to where.
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    group: ProjectionSet,
+    from: Offset,
+    to: Offset,
+}
+
 /// A worker, not yet or no longer on its thread.
 #[derive(Debug)]
 pub(crate) struct Worker {
@@ -72,7 +87,8 @@ pub(crate) struct Worker {
     parked: ParkedOrders,
     batch: FrameBatch,
     changes: Changes,
-    text: RowText,
+    /// Frames before this are applied one by one, each with a look at the rows it adds to: SQLite refused them together.
+    careful_until: Offset,
     pub(crate) crashes: Crashes,
 }
 
@@ -100,7 +116,7 @@ impl Worker {
             parked,
             batch: FrameBatch::default(),
             changes: Changes::default(),
-            text: RowText::default(),
+            careful_until: Offset::ZERO,
             crashes: Crashes::default(),
         };
         worker.tell_parked();
@@ -240,13 +256,36 @@ impl Worker {
         until: Offset,
     ) -> Result<(), Trouble> {
         let started = Instant::now();
+        let careful = from < self.careful_until;
+        let records = if careful {
+            1
+        } else {
+            self.config.batch_records_max
+        };
         let limit = ScanLimit {
-            records: self.config.batch_records_max.max(1),
+            records: records.max(1),
             bytes: BATCH_BYTES_MAX,
             until,
         };
         let to = self.batch.fill(self.log.as_ref(), from, limit)?;
-        let written = self.write(group, from, to, None)?;
+        let span = Span { group, from, to };
+        let care = if careful {
+            Care::Careful
+        } else {
+            Care::Trusting
+        };
+        let written = match self.write(span, None, care) {
+            Err(Trouble::Constraint(reason)) if !careful => {
+                tracing::warn!(
+                    partition = self.partition.get(),
+                    reason,
+                    "a batch does not fit its tables; applying it frame by frame"
+                );
+                self.careful_until = to;
+                return Ok(());
+            }
+            written => written?,
+        };
         for projection in written.iter() {
             self.read_model
                 .checkpoints()
@@ -269,46 +308,32 @@ impl Worker {
     /// paused meanwhile is left out.
     fn write(
         &mut self,
-        group: ProjectionSet,
-        from: Offset,
-        to: Offset,
-        retry: Option<&Retry>,
-    ) -> Result<ProjectionSet, Trouble> {
-        match self.write_with(group, from, to, retry, Care::Trusting) {
-            Err(Trouble::Constraint(_)) => self.write_with(group, from, to, retry, Care::Careful),
-            outcome => outcome,
-        }
-    }
-
-    fn write_with(
-        &mut self,
-        group: ProjectionSet,
-        from: Offset,
-        to: Offset,
+        span: Span,
         retry: Option<&Retry>,
         care: Care,
     ) -> Result<ProjectionSet, Trouble> {
-        let without_retried = retry.map(|retry| {
-            let mut parked = self.parked.clone();
-            parked.remove(retry.projection, retry.key);
-            parked
-        });
+        let without_retried = retry.map(|retry| retry.without(&self.parked));
+        let stored = Stored {
+            connection: &self.connection,
+            partition: self.partition,
+        };
         let scope = Scope {
-            projections: group,
+            projections: span.group,
             parked: without_retried.as_ref().unwrap_or(&self.parked),
             source: Source {
                 connection: &self.connection,
                 log: self.log.as_ref(),
             },
-            partition: self.partition,
-            care,
+            stored: (care == Care::Careful).then_some(stored),
+            trust_new: care == Care::Trusting,
         };
         fold_batch(&self.batch, &scope, &mut self.changes)?;
         self.crashes.here(CrashPoint::AfterFold)?;
 
         let mut writer = self.read_model.writer(self.partition);
         // Under the writer, because whoever pauses waits for it: no checkpoint moves after a pause was stored.
-        let projections: ProjectionSet = group
+        let projections: ProjectionSet = span
+            .group
             .iter()
             .filter(|member| retry.is_some() || !self.read_model.is_paused(*member))
             .collect();
@@ -318,23 +343,18 @@ impl Worker {
         let write = Write {
             partition: self.partition,
             projections,
-            from,
-            to,
+            from: span.from,
+            to: span.to,
             keys_since: self
                 .changes
                 .last_appended_at
                 .saturating_sub(self.config.idempotency_retention_us),
             changes: &self.changes,
         };
-        write.commit(
-            &mut writer,
-            &mut self.text,
-            &self.crashes,
-            |transaction| match retry {
-                Some(retry) => retry.forget(transaction, self.partition),
-                None => Ok(()),
-            },
-        )?;
+        write.commit(&mut writer, &self.crashes, |transaction| match retry {
+            Some(retry) => retry.forget(transaction, self.partition),
+            None => Ok(()),
+        })?;
         drop(writer);
         self.note_parked(projections);
         Ok(projections)
@@ -390,68 +410,37 @@ impl Worker {
     pub(crate) fn redrive(&mut self, projection: Projection) -> Result<Redriven, Trouble> {
         let mut redriven = Redriven::default();
         for key in self.parked.keys(projection) {
-            redriven.applied_frames += self.redrive_order(projection, key)?;
+            redriven.applied_frames += self.redrive_order(Retry::new(projection, key))?;
         }
         redriven.parked_orders = self.parked.count(projection);
         Ok(redriven)
     }
 
-    fn redrive_order(&mut self, projection: Projection, key: Key) -> Result<u64, Trouble> {
-        let only: ProjectionSet = [projection].into_iter().collect();
+    /// Tries the parked frames of an order until there are no more, or one cannot be applied; returns how many could.
+    fn redrive_order(&mut self, mut retry: Retry) -> Result<u64, Trouble> {
+        let group: ProjectionSet = [retry.projection].into_iter().collect();
         let mut applied = 0;
-        let mut next = Offset::ZERO;
-        loop {
-            let frames = park::frames_of(
-                &self.connection,
-                projection,
-                self.partition,
-                key,
-                next,
-                REDRIVE_FRAMES_MAX,
-            )?;
-            let Some(last) = frames.last().copied() else {
-                self.parked.remove(projection, key);
-                self.tell_parked();
-                return Ok(applied);
-            };
-            next = last.plus(1);
+        while retry.take_next(&self.connection, self.partition)? {
             self.batch.clear();
-            for base in &frames {
+            for base in &retry.frames {
                 self.batch.push_at(self.log.as_ref(), *base)?;
             }
-            let checkpoint = self.checkpoint(projection);
-            let retry = Retry {
-                projection,
-                key,
-                frames,
+            let checkpoint = self.checkpoint(retry.projection);
+            let span = Span {
+                group,
+                from: checkpoint,
+                to: checkpoint,
             };
-            self.write(only, checkpoint, checkpoint, Some(&retry))?;
+            self.write(span, Some(&retry), Care::Careful)?;
             let still_parked = self.changes.parked.len();
             applied += (retry.frames.len() - still_parked) as u64;
             if still_parked > 0 {
                 return Ok(applied);
             }
         }
-    }
-}
-
-/// Parked frames that are tried again.
-#[derive(Debug)]
-struct Retry {
-    projection: Projection,
-    key: Key,
-    frames: Vec<Offset>,
-}
-
-impl Retry {
-    fn forget(&self, connection: &Connection, partition: PartitionId) -> rusqlite::Result<()> {
-        park::forget(
-            connection,
-            self.projection,
-            partition,
-            self.key,
-            &self.frames,
-        )
+        self.parked.remove(retry.projection, retry.key);
+        self.tell_parked();
+        Ok(applied)
     }
 }
 
