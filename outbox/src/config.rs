@@ -232,3 +232,86 @@ impl OutboxConfig {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_have_the_names_that_the_environment_gives_them() {
+        let config: OutboxConfig = serde_json::from_str(
+            r#"{"sink": "webhook",
+                "webhook": {"url": "https://example.com/", "secret": "whsec_a whsec_b", "allow_private": true},
+                "retry": {"attempts": 3, "base_ms": 5, "cap_ms": 50},
+                "file": {"linger_ms": 1}}"#,
+        )
+        .unwrap();
+        assert_eq!(config.sink, SinkKind::Webhook);
+        assert_eq!(config.webhook.url.as_deref(), Some("https://example.com/"));
+        assert!(config.webhook.allow_private);
+        assert_eq!((config.retry.attempts, config.retry.base_ms), (3, 5));
+        assert_eq!(
+            config.webhook.timeout_ms, 20_000,
+            "what is not set keeps its default"
+        );
+        config.validate().unwrap();
+    }
+
+    #[test]
+    fn a_setting_that_does_not_exist_is_refused() {
+        for unknown in [
+            r#"{"sinks": "file"}"#,
+            r#"{"webhook": {"uri": "https://example.com/"}}"#,
+            r#"{"retry": {"base": 5}}"#,
+            r#"{"file": {"name": "x"}}"#,
+            r#"{"sink": "kafka"}"#,
+        ] {
+            assert!(
+                serde_json::from_str::<OutboxConfig>(unknown).is_err(),
+                "{unknown} was taken"
+            );
+        }
+    }
+
+    #[test]
+    fn the_defaults_are_valid_and_a_setting_out_of_range_is_refused_by_its_name() {
+        OutboxConfig::default().validate().unwrap();
+        type Spoil = fn(&mut OutboxConfig);
+        let cases: [(&str, Spoil); 9] = [
+            ("source", |config| config.source = "with space".to_owned()),
+            ("file.linger_ms", |config| config.file.linger_ms = 60_001),
+            ("webhook.timeout_ms", |config| config.webhook.timeout_ms = 0),
+            ("webhook.connect_timeout_ms", |config| {
+                config.webhook.connect_timeout_ms = 300_001
+            }),
+            ("webhook.in_flight_max", |config| {
+                config.webhook.in_flight_max = 0
+            }),
+            ("retry.attempts", |config| config.retry.attempts = 0),
+            ("retry.base_ms", |config| {
+                config.retry.base_ms = config.retry.cap_ms + 1
+            }),
+            ("retrying_events_max", |config| {
+                config.retrying_events_max = 0
+            }),
+            ("dead_events_max", |config| config.dead_events_max = 0),
+        ];
+        for (name, spoil) in cases {
+            let mut config = OutboxConfig::default();
+            spoil(&mut config);
+            let error = config.validate().unwrap_err();
+            assert!(
+                matches!(error, OutboxError::Config { field, .. } if field == name),
+                "{name}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn printed_settings_show_no_secret() {
+        let mut config = OutboxConfig::default();
+        config.webhook.secret = Secrets::new(["whsec_hidden".to_owned()]);
+        let printed = format!("{config:?} {}", serde_json::to_string(&config).unwrap());
+        assert!(!printed.contains("hidden"), "{printed}");
+    }
+}

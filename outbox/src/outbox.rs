@@ -31,6 +31,8 @@ pub struct Outbox {
     shared: Arc<Shared>,
     dead_letters: Mutex<DeadLetters>,
     thread: Mutex<Option<Running>>,
+    /// Held while the thread is started or stopped, so that there are never two.
+    lifecycle: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -129,6 +131,7 @@ impl Outbox {
             shared,
             dead_letters: Mutex::new(dead_letters),
             thread: Mutex::new(None),
+            lifecycle: Mutex::new(()),
         });
         outbox.run()?;
         Ok(outbox)
@@ -139,7 +142,8 @@ impl Outbox {
     /// # Errors
     /// [`OutboxError::Start`] if there is no thread to be had.
     pub fn restart(&self) -> Result<(), OutboxError> {
-        self.stop();
+        let _lifecycle = lock(&self.lifecycle);
+        self.join();
         self.run()
     }
 
@@ -170,6 +174,11 @@ impl Outbox {
     /// Stops the dispatcher and joins its thread. What is on its way and not yet recorded is told again by the next
     /// start. Bounded: nothing is waited for that a target could draw out.
     pub fn stop(&self) {
+        let _lifecycle = lock(&self.lifecycle);
+        self.join();
+    }
+
+    fn join(&self) {
         let Some(running) = lock(&self.thread).take() else {
             return;
         };

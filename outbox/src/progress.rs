@@ -25,7 +25,14 @@ struct PartitionProgress {
     cursor: AtomicU64,
     /// Events beyond the cursor that need nothing more.
     settled: AtomicU64,
-    trouble: Mutex<Option<String>>,
+    trouble: Mutex<Option<Trouble>>,
+}
+
+/// Why nothing more is read of a partition.
+#[derive(Debug)]
+struct Trouble {
+    reason: String,
+    since_us: u64,
 }
 
 /// How old the oldest event is that is neither delivered nor dead, in seconds; 0 when there is none.
@@ -100,14 +107,23 @@ impl Progress {
         *lock(&self.last_failure) = Some(failure);
     }
 
-    /// Why nothing of one partition is delivered, if so.
+    /// Why nothing more is read of one partition, if so.
     pub(crate) fn partition_trouble(&self, partition: usize) -> Option<String> {
-        lock(&self.partitions[partition].trouble).clone()
+        let trouble = lock(&self.partitions[partition].trouble);
+        trouble.as_ref().map(|trouble| trouble.reason.clone())
     }
 
-    /// Says why nothing of a partition is delivered, or that it is again. `true` if that is news.
-    pub(crate) fn set_partition_trouble(&self, partition: usize, trouble: Option<String>) -> bool {
-        replace(&self.partitions[partition].trouble, trouble)
+    /// Says why nothing more is read of a partition, or that it is again. `true` if that is news.
+    pub(crate) fn set_partition_trouble(&self, partition: usize, reason: Option<String>) -> bool {
+        let mut trouble = lock(&self.partitions[partition].trouble);
+        if trouble.as_ref().map(|before| &before.reason) == reason.as_ref() {
+            return false;
+        }
+        let since_us = trouble
+            .as_ref()
+            .map_or_else(now_us, |before| before.since_us);
+        *trouble = reason.map(|reason| Trouble { reason, since_us });
+        true
     }
 
     /// Events neither delivered nor dead.
@@ -132,11 +148,11 @@ impl Progress {
         let age =
             |since: u64| std::time::Duration::from_micros(now.saturating_sub(since)).as_secs_f64();
         let waiting = (0..readers.len())
-            .filter_map(|partition| append_time(&*readers[partition], self.cursor(partition)))
+            .filter_map(|partition| self.oldest_us(partition, &*readers[partition]))
             .min();
         let backing_off = self.retrying_oldest_us.load(Ordering::Acquire);
         Ages {
-            waiting: waiting.map_or(0.0, |oldest| age(oldest.as_micros())),
+            waiting: waiting.map_or(0.0, age),
             backing_off: if backing_off == NOTHING {
                 0.0
             } else {
@@ -144,10 +160,17 @@ impl Progress {
             },
         }
     }
+
+    /// Since when the oldest event of a partition waits. Where it cannot be read, at least since that was met: an age that
+    /// stays 0 because the log is damaged would wake nobody.
+    fn oldest_us(&self, partition: usize, reader: &dyn PartitionReader) -> Option<u64> {
+        let appended = append_time(reader, self.cursor(partition)).map(AppendTime::as_micros);
+        let trouble = lock(&self.partitions[partition].trouble);
+        appended.or_else(|| trouble.as_ref().map(|trouble| trouble.since_us))
+    }
 }
 
-/// When the frame at `offset` was appended; `None` at the end of the log. A frame that does not verify is reported by the
-/// dispatcher, which meets it too.
+/// When the frame at `offset` was appended; `None` at the end of the log, or if the frame does not verify.
 fn append_time(reader: &dyn PartitionReader, offset: Offset) -> Option<AppendTime> {
     if reader.durable_end() <= offset {
         return None;

@@ -36,7 +36,12 @@ impl Shared {
     }
 
     pub(crate) fn open_ledger(&self, now: Instant) -> Result<Ledger, OutboxError> {
-        let delay_max = Duration::from_millis(self.config.retry.cap_ms);
+        let longest = self
+            .config
+            .webhook
+            .retry_after_max_ms
+            .max(self.config.retry.cap_ms);
+        let delay_max = Duration::from_millis(longest);
         let ledger = Ledger::open(&self.directory, self.partitions(), now, delay_max)?;
         for reader in self.readers.iter() {
             if let Some(first) = first_order(&**reader) {

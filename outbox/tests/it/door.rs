@@ -1,12 +1,19 @@
 //! Start, look, redrive, stop: what the API and the command line use.
 
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use order_domain::Version;
+use order_log::{
+    AppendTime, EventLog, Frame, LogError, Offset, PartitionId, PartitionReader, PartitionStatus,
+    PartitionWriter, PayloadFormat, ScanLimit,
+};
 use order_outbox::{EventId, Outbox, OutboxConfig, OutboxError, SinkKind};
 use prometheus::Registry;
 
-use crate::order_log::{OrderLog, line_added, order, placed};
+use crate::orders::{OrderLog, line_added, order, placed};
 use crate::support::{eventually, start_sink as start, value};
 
 fn lines(log: &OrderLog) -> Vec<serde_json::Value> {
@@ -65,7 +72,7 @@ fn size_and_age_of_a_backlog_are_computed_at_scrape_also_when_nothing_runs() {
     log.append_interleaved(10, 2);
     assert_eq!(value(&registry, "outbox_pending"), 20.0);
     // The age is from the append, which the log dates to a fixed day, to now.
-    let appended = std::time::UNIX_EPOCH + Duration::from_micros(crate::order_log::EPOCH_US);
+    let appended = std::time::UNIX_EPOCH + Duration::from_micros(crate::orders::EPOCH_US);
     let least = appended.elapsed().unwrap().as_secs_f64().floor();
     let age = value(&registry, "outbox_oldest_age_seconds{state=\"waiting\"}");
     assert!(age >= least, "{age} s, at least {least} s are true");
@@ -179,6 +186,135 @@ fn a_file_that_cannot_be_written_is_shown_and_tried_again_until_it_can() {
     assert_eq!(outbox.status().trouble, None);
     outbox.stop();
     assert_eq!(lines(&log).len(), 3);
+}
+
+/// A log whose readers do as told: fail to verify, or panic.
+#[derive(Debug)]
+struct Faulty<'a> {
+    log: &'a dyn EventLog,
+    fault: Arc<AtomicU8>,
+}
+
+const NO_FAULT: u8 = 0;
+const DAMAGED: u8 = 1;
+const PANIC: u8 = 2;
+
+#[derive(Debug)]
+struct FaultyReader {
+    reader: Box<dyn PartitionReader>,
+    fault: Arc<AtomicU8>,
+}
+
+impl EventLog for Faulty<'_> {
+    fn partition_count(&self) -> u16 {
+        self.log.partition_count()
+    }
+
+    fn payload_format(&self) -> PayloadFormat {
+        self.log.payload_format()
+    }
+
+    fn writer(&self, partition: PartitionId) -> Result<Box<dyn PartitionWriter>, LogError> {
+        self.log.writer(partition)
+    }
+
+    fn reader(&self, partition: PartitionId) -> Result<Box<dyn PartitionReader>, LogError> {
+        Ok(Box::new(FaultyReader {
+            reader: self.log.reader(partition)?,
+            fault: Arc::clone(&self.fault),
+        }))
+    }
+
+    fn status(&self) -> Vec<PartitionStatus> {
+        self.log.status()
+    }
+}
+
+impl PartitionReader for FaultyReader {
+    fn partition(&self) -> PartitionId {
+        self.reader.partition()
+    }
+
+    fn start(&self) -> Offset {
+        self.reader.start()
+    }
+
+    fn durable_end(&self) -> Offset {
+        self.reader.durable_end()
+    }
+
+    fn wait_beyond(&self, offset: Offset, timeout: Duration) -> Offset {
+        self.reader.wait_beyond(offset, timeout)
+    }
+
+    fn scan(
+        &self,
+        from: Offset,
+        limit: ScanLimit,
+        visit: &mut dyn FnMut(Frame<'_>) -> ControlFlow<()>,
+    ) -> Result<Offset, LogError> {
+        match self.fault.load(Ordering::SeqCst) {
+            NO_FAULT => self.reader.scan(from, limit, visit),
+            PANIC if std::thread::current().name() == Some("outbox") => panic!("made to panic"),
+            _ => Err(LogError::Damaged {
+                partition: self.partition(),
+                path: "made up".into(),
+                position: 0,
+                offset: from,
+                reason: "made to be damaged".to_owned(),
+            }),
+        }
+    }
+
+    fn seek_time(&self, time: AppendTime) -> Result<Offset, LogError> {
+        self.reader.seek_time(time)
+    }
+}
+
+fn start_faulty(log: &OrderLog, fault: u8) -> (Arc<Outbox>, Registry, Arc<AtomicU8>) {
+    let fault = Arc::new(AtomicU8::new(fault));
+    let faulty = Faulty {
+        log: &log.log,
+        fault: Arc::clone(&fault),
+    };
+    let registry = Registry::new();
+    let outbox = Outbox::start(&faulty, OutboxConfig::default(), log.data(), &registry).unwrap();
+    (outbox, registry, fault)
+}
+
+#[test]
+fn a_panic_is_shown_and_a_restart_goes_on() {
+    let mut log = OrderLog::new(2);
+    log.append_interleaved(5, 2);
+    let (outbox, registry, fault) = start_faulty(&log, PANIC);
+    eventually("the dispatcher has ended", || !outbox.status().running);
+    let trouble = outbox.status().trouble.unwrap();
+    assert!(trouble.contains("panicked: made to panic"), "{trouble}");
+    assert_eq!(value(&registry, "outbox_pending"), 10.0);
+    let error = outbox.redrive_all().unwrap_err().to_string();
+    assert!(error.contains("made to panic"), "{error}");
+    fault.store(NO_FAULT, Ordering::SeqCst);
+    outbox.restart().unwrap();
+    eventually("all is told", || outbox.status().pending == 0);
+    assert_eq!(outbox.status().trouble, None);
+}
+
+#[test]
+fn a_log_that_does_not_verify_is_shown_with_an_age_that_grows() {
+    let mut log = OrderLog::new(1);
+    log.append_interleaved(5, 2);
+    let (outbox, registry, fault) = start_faulty(&log, DAMAGED);
+    let trouble = || outbox.status().partitions[0].trouble.clone();
+    eventually("the damage is shown", || {
+        trouble().is_some_and(|trouble| trouble.contains("made to be damaged"))
+    });
+    let age = || value(&registry, "outbox_oldest_age_seconds{state=\"waiting\"}");
+    let before = age();
+    eventually("the age grows", || age() > before);
+    assert_eq!(value(&registry, "outbox_pending"), 10.0);
+    fault.store(NO_FAULT, Ordering::SeqCst);
+    eventually("all is told", || outbox.status().pending == 0);
+    assert_eq!(trouble(), None);
 }
 
 #[test]

@@ -1,78 +1,20 @@
 //! SIGKILL, again and again, in the middle of deliveries: everything is told, each order in order, under the same ids.
 //!
-//! A child process (this test binary, asked for one test) reads the log and delivers; the parent kills it whenever some
-//! more has arrived, and starts the next. In the end one run is left alone, and what arrived is compared with the log.
+//! A child process reads the log and delivers; the parent kills it whenever some more has arrived, appends more, and
+//! starts the next. In the end one run is left alone, and what arrived is compared with the log.
 
 use std::collections::HashMap;
-use std::io::Read;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::process::{Command, Stdio};
 
-use order_log::disk::RealDisk;
-use order_log::segmented::SegmentedLog;
-use order_outbox::{OfflineOutbox, Outbox, OutboxConfig, RetryConfig, Secrets, SinkKind};
+use order_outbox::{OfflineOutbox, Outbox};
 use prometheus::Registry;
 
-use crate::order_log::{OrderLog, segmented_config};
+use crate::child::{PARTITIONS, config, start, this_program};
+use crate::orders::OrderLog;
 use crate::receiver::{Receiver, Reply};
 use crate::support::{Consumer, eventually};
 
-const DIRECTORY: &str = "ORDER_OUTBOX_TEST_DIRECTORY";
-const URL: &str = "ORDER_OUTBOX_TEST_URL";
-const PARTITIONS: u16 = 3;
 const KILLS: usize = 20;
-
-fn config(url: Option<String>) -> OutboxConfig {
-    let mut config = OutboxConfig {
-        sink: if url.is_some() {
-            SinkKind::Webhook
-        } else {
-            SinkKind::File
-        },
-        retry: RetryConfig {
-            attempts: 1_000,
-            base_ms: 2,
-            cap_ms: 20,
-        },
-        ..OutboxConfig::default()
-    };
-    config.webhook.url = url;
-    config.webhook.secret = Secrets::new(["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned()]);
-    config.webhook.allow_private = true;
-    config
-}
-
-/// The child: delivers until it is killed. Does nothing when it is run as a test of its own.
-#[test]
-fn a_process_to_be_killed() {
-    let Some(directory) = std::env::var_os(DIRECTORY).map(PathBuf::from) else {
-        return;
-    };
-    let log =
-        SegmentedLog::open_read_only(segmented_config(&directory, PARTITIONS), Arc::new(RealDisk))
-            .unwrap();
-    let config = config(std::env::var(URL).ok());
-    let _outbox = Outbox::start(&log, config, &directory, &Registry::new()).unwrap();
-    // Until it is killed, or the parent has nothing more to say.
-    std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
-}
-
-fn child(program: &mut Command, directory: &Path, url: Option<&str>) -> Child {
-    program
-        .args(["--exact", "kill::a_process_to_be_killed"])
-        .env(DIRECTORY, directory)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null());
-    if let Some(url) = url {
-        program.env(URL, url);
-    }
-    program.spawn().unwrap()
-}
-
-fn this_program() -> PathBuf {
-    std::env::current_exe().unwrap()
-}
 
 /// Appends an event to each of `orders` orders, starts a child and kills it when a random part of `step` has `arrived`;
 /// so many times.
@@ -87,7 +29,7 @@ fn kill_again_and_again(
     for _ in 0..KILLS {
         log.append_interleaved(orders, 1);
         let enough = arrived() + random.u64(1..=step);
-        let mut child = child(&mut Command::new(this_program()), log.data(), url);
+        let mut child = start(&mut Command::new(this_program()), log.data(), url);
         eventually("some more arrives", || arrived() >= enough);
         child.kill().unwrap();
         child.wait().unwrap();
@@ -182,7 +124,7 @@ fn a_sync_that_fails_delivers_nothing_and_moves_no_cursor() {
         "-P",
     ]);
     strace.arg(&file).arg("-o").arg(&trace).arg(this_program());
-    let mut child = child(&mut strace, log.data(), None);
+    let mut child = start(&mut strace, log.data(), None);
     eventually("three syncs of the file have failed", || {
         let trace = std::fs::read_to_string(&trace).unwrap_or_default();
         trace.matches("INJECTED").count() >= 3

@@ -7,13 +7,15 @@
 )]
 
 #[path = "../support/order_log.rs"]
-mod order_log;
+mod orders;
 #[path = "../support/receiver.rs"]
 mod receiver;
 
+mod child;
 mod door;
 mod kill;
 mod offline;
 mod published_libraries;
 mod support;
+mod tls;
 mod webhook;

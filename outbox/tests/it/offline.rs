@@ -4,7 +4,7 @@ use order_domain::Version;
 use order_log::Offset;
 use order_outbox::{EventId, OfflineOutbox, OutboxError, SinkKind};
 
-use crate::order_log::{OrderLog, line_added, order, placed};
+use crate::orders::{OrderLog, line_added, order, placed};
 use crate::support::{eventually, start_sink};
 
 const SOURCE: &str = "/order-service";

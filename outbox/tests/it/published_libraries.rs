@@ -11,7 +11,7 @@ use order_domain::EventContext;
 use order_outbox::{OutboxConfig, RetryConfig, Secrets, SinkKind};
 use serde_json::{Value, json};
 
-use crate::order_log::{OrderLog, TRACEPARENT, order, placed};
+use crate::orders::{OrderLog, TRACEPARENT, order, placed};
 use crate::support::{Consumer, eventually, start, start_sink, value};
 
 /// The one the receiver knows, and one it does not: as in the middle of a rotation.

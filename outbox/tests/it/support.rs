@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use order_outbox::{Outbox, OutboxConfig, SinkKind};
 use prometheus::{Encoder, Registry, TextEncoder};
 
-use crate::order_log::OrderLog;
+use crate::orders::OrderLog;
 
 /// Longest wait for something that must happen; a passing test never waits this long.
 const AT_MOST: Duration = Duration::from_secs(60);

@@ -12,7 +12,7 @@ use order_outbox::{EventId, Outbox, OutboxConfig, OutboxError, RetryConfig, Secr
 use prometheus::Registry;
 use sha2::Sha256;
 
-use crate::order_log::{OrderLog, line_added, order, placed};
+use crate::orders::{OrderLog, line_added, order, placed};
 use crate::receiver::{Receiver, Reply, Seen};
 use crate::support::{Consumer, eventually, start, value};
 
