@@ -3,19 +3,23 @@
 #![forbid(unsafe_code)]
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
 use order_benches::machine::{Machine, ProcessorTime};
-use order_benches::measure::{Contest, Row, repeat_for};
-use order_benches::reference::{self, BareFile, Preparation, Sink};
+use order_benches::measure::{Contest, Row, Sample, repeat_for};
+use order_benches::reference::{
+    self, BareFile, OrderRows, Preparation, Rows, Sink, update_at_random,
+};
 use order_benches::report::{Report, Table};
 use order_benches::rooms::{
-    Depth, LogSink, OrderHistory, Store, measure_commands, open_log, replay,
+    Depth, LogSink, OrderHistory, Store, TRANSACTION_RECORDS, catch_up, measure_commands, open_log,
+    open_read_model, replay,
 };
 use order_benches::sample;
-use order_log::{Durability, PartitionId};
+use order_log::{Durability, EventLog, PartitionId};
 
 /// Measures the bare references in turn; nothing is asserted about the figures.
 #[derive(Debug, Parser)]
@@ -42,6 +46,13 @@ struct Arguments {
 
 /// Events of a replay: enough to be read from more than a cache.
 const REPLAY_EVENTS: u64 = 1_000_000;
+
+/// New orders of a run of the projector.
+const NEW_ORDERS: u64 = 300_000;
+
+/// Rows that updates are spread over, and updates of a run.
+const OLD_ORDERS: u64 = 1_000_000;
+const UPDATES: u64 = 100_000;
 
 /// Records of a scan: as many as the reference has in memory.
 const SCANNED_RECORDS: u64 = 1_000_000;
@@ -97,7 +108,7 @@ fn main() -> anyhow::Result<()> {
 
 type Measure = fn(&Limits) -> anyhow::Result<Vec<Row>>;
 
-const TABLES: [(&str, &str, Measure); 6] = [
+const TABLES: [(&str, &str, Measure); 9] = [
     (
         "Disk: one sync",
         "4 KiB written in place, then `fdatasync`. The first row is what a segment prepared ahead costs.",
@@ -123,6 +134,23 @@ const TABLES: [(&str, &str, Measure); 6] = [
         "Replay",
         "A log of new orders, each of one event, warm.",
         replays,
+    ),
+    (
+        "Read model: new orders",
+        "Time-ordered keys. The reference writes the same rows into the same tables and indexes (orders, sums of customers, \
+         sums of goods), prepared in memory, in transactions as large as the projector's.",
+        new_orders,
+    ),
+    (
+        "Read model: partitions and files",
+        "As many new orders in all, a worker thread a partition; to the ratio of one partition in one file.",
+        spread_orders,
+    ),
+    (
+        "Read model: updates of old orders",
+        "One later event each of orders drawn at random out of a million rows. The reference updates row after row, 1,000 a \
+         transaction.",
+        updates,
     ),
     (
         "JSON lines",
@@ -263,6 +291,84 @@ fn replays(limits: &Limits) -> anyhow::Result<Vec<Row>> {
         rows.extend(contest.run(limits.rounds)?);
     }
     Ok(rows)
+}
+
+/// A log with [`NEW_ORDERS`], spread evenly over its partitions.
+fn filled_log(limits: &Limits, name: &str, partitions: u16) -> anyhow::Result<Arc<dyn EventLog>> {
+    let directory = limits.directory.path().join(name);
+    std::fs::create_dir_all(&directory)?;
+    let log = open_log(Store::Segmented, &directory, partitions, Durability::Always)?;
+    for partition in (0..partitions).map(PartitionId::new) {
+        OrderHistory::new(&log, partition)?.place(NEW_ORDERS / u64::from(partitions))?;
+    }
+    Ok(log)
+}
+
+fn insert_bare(limits: &Limits, rows: &OrderRows, kind: Rows) -> anyhow::Result<Sample> {
+    let directory = tempfile::tempdir_in(limits.directory.path())?;
+    let (read_model, paths) = open_read_model(directory.path(), 1, 1)?;
+    drop(read_model);
+    rows.insert(&paths[0], kind)
+}
+
+fn project(limits: &Limits, log: &Arc<dyn EventLog>, files: u16) -> anyhow::Result<Sample> {
+    let directory = tempfile::tempdir_in(limits.directory.path())?;
+    catch_up(log, directory.path(), files)
+}
+
+fn new_orders(limits: &Limits) -> anyhow::Result<Vec<Row>> {
+    let log = filled_log(limits, "new-orders", 1)?;
+    let rows = OrderRows::new(0, NEW_ORDERS, TRANSACTION_RECORDS)?;
+    let small = OrderRows::new(0, NEW_ORDERS, 1_000)?;
+    Contest::new("new orders, one file", "orders")
+        .against(
+            "bare SQLite, the same rows, 10,000 orders a transaction",
+            || insert_bare(limits, &rows, Rows::All),
+        )
+        .against("bare SQLite, orders alone, 1,000 a transaction", || {
+            insert_bare(limits, &small, Rows::Orders)
+        })
+        .with_goal("projector", "≥ 0.60, then ≥ 0.90", || {
+            project(limits, &log, 1)
+        })
+        .run(limits.rounds)
+}
+
+fn spread_orders(limits: &Limits) -> anyhow::Result<Vec<Row>> {
+    let mut contest = Contest::new("new orders, projector", "orders");
+    for (partitions, files) in [(1, 1), (2, 1), (2, 2), (4, 1), (4, 4)] {
+        let log = filled_log(limits, &format!("spread-{partitions}-{files}"), partitions)?;
+        let goal = ((partitions, files) == (2, 2)).then_some("≥ 1.3, then ≥ 1.5");
+        let name = format!("partitions: {partitions}, files: {files}");
+        contest = contest.with_goal(name, goal, move || project(limits, &log, files));
+    }
+    contest.run(limits.rounds)
+}
+
+fn updates(limits: &Limits) -> anyhow::Result<Vec<Row>> {
+    let directory = limits.directory.path().join("updates");
+    let (read_model, paths) = open_read_model(&directory.join("bare"), 1, 1)?;
+    drop(read_model);
+    OrderRows::new(0, OLD_ORDERS, TRANSACTION_RECORDS)?.insert(&paths[0], Rows::All)?;
+    let log = open_log(Store::Segmented, &directory, 1, Durability::Always)?;
+    let mut history = OrderHistory::new(&log, PartitionId::default())?;
+    history.place(OLD_ORDERS)?;
+    catch_up(&log, &directory, 1)?;
+
+    let bare = |synchronous: &'static str| {
+        let mut chance = sample::Chance::new(1);
+        let path = &paths[0];
+        move || update_at_random(path, synchronous, OLD_ORDERS, UPDATES, 1_000, &mut chance)
+    };
+    let mut chance = sample::Chance::new(1);
+    Contest::new("updates of old orders over 1 M rows", "updates")
+        .against("bare SQLite", bare("NORMAL"))
+        .against("bare SQLite, synchronous = OFF", bare("OFF"))
+        .with_goal("projector", "≥ 1, then ≥ 2.5", || {
+            history.advance(UPDATES, &mut chance)?;
+            catch_up(&log, &directory, 1)
+        })
+        .run(limits.rounds)
 }
 
 fn json_lines(limits: &Limits) -> anyhow::Result<Vec<Row>> {

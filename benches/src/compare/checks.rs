@@ -123,6 +123,15 @@ impl Aftermath {
     pub(super) fn complaints(&self) -> Vec<String> {
         let mut complaints = Vec::new();
         let acknowledged = self.load.succeeded;
+        if acknowledged == 0 {
+            complaints.push("nothing was acknowledged".to_owned());
+        }
+        if self.load.not_ok > 0 || self.load.failed > 0 {
+            complaints.push(format!(
+                "{} requests were refused and {} had no answer: the figure is not that of the work",
+                self.load.not_ok, self.load.failed
+            ));
+        }
         if self.rows < acknowledged || self.rows > acknowledged + self.load.unknown_max {
             complaints.push(format!(
                 "{} rows for {acknowledged} acknowledged orders and at most {} whose answer was not awaited",
@@ -180,9 +189,8 @@ mod tests {
         assert_eq!(count_rows(directory.path()).unwrap(), 3);
     }
 
-    #[test]
-    fn a_row_too_few_or_too_many_is_a_complaint() {
-        let load = LoadResult {
+    fn load() -> LoadResult {
+        LoadResult {
             succeeded: 100,
             not_ok: 0,
             failed: 0,
@@ -190,9 +198,12 @@ mod tests {
             p50_us: 1,
             p99_us: 1,
             unknown_max: 4,
-        };
-        let aftermath = |rows, records| Aftermath {
-            load,
+        }
+    }
+
+    fn aftermath(rows: u64, records: u64) -> Aftermath {
+        Aftermath {
+            load: load(),
             records,
             rows,
             catch_up: Duration::ZERO,
@@ -200,7 +211,11 @@ mod tests {
             verify_findings: None,
             exit: "exit status: 0".to_owned(),
             exited_cleanly: true,
-        };
+        }
+    }
+
+    #[test]
+    fn a_row_too_few_or_too_many_is_a_complaint() {
         assert!(aftermath(100, 100).complaints().is_empty());
         assert!(aftermath(104, 104).complaints().is_empty());
         assert_eq!(aftermath(99, 99).complaints().len(), 1);
@@ -211,5 +226,18 @@ mod tests {
             ..aftermath(100, 100)
         };
         assert_eq!(damaged.complaints(), ["log verify: bad"]);
+    }
+
+    #[test]
+    fn a_load_that_was_refused_does_not_pass_for_one_that_was_served() {
+        let refused = Aftermath {
+            load: LoadResult {
+                succeeded: 0,
+                not_ok: 100,
+                ..load()
+            },
+            ..aftermath(0, 0)
+        };
+        assert_eq!(refused.complaints().len(), 2, "{:?}", refused.complaints());
     }
 }

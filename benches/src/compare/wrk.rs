@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
+use std::path::Path as FilePath;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -21,6 +21,19 @@ function done(summary, latency, requests)
     'RESULT {"requests":%d,"duration_us":%d,"failed":%d,"not_ok":%d,"p50_us":%d,"p99_us":%d}\n',
     summary.requests, summary.duration, errors.connect + errors.read + errors.write + errors.timeout,
     errors.status, latency:percentile(50.0), latency:percentile(99.0)))
+end
+"#;
+
+/// Reads `ids` below `base` in turn; each thread starts somewhere else.
+const READ: &str = r#"
+local requests, next = {}, 0
+function init(arguments)
+  for at, id in ipairs(ids) do requests[at] = wrk.format("GET", base .. id) end
+  next = math.random(#requests)
+end
+function request()
+  next = next % #requests + 1
+  return requests[next]
 end
 "#;
 
@@ -53,10 +66,11 @@ pub(super) fn run(
     target: &Target,
     connections: usize,
     duration: Duration,
-    directory: &Path,
+    directory: &FilePath,
 ) -> anyhow::Result<LoadResult> {
     let script = directory.join("load.lua");
-    fs::write(&script, script_of(load)).with_context(|| format!("write {}", script.display()))?;
+    fs::write(&script, script_of(load, &target.base))
+        .with_context(|| format!("write {}", script.display()))?;
     let threads = std::thread::available_parallelism()
         .map_or(1, usize::from)
         .min(connections);
@@ -67,7 +81,7 @@ pub(super) fn run(
         .arg("--timeout=10s")
         .arg("--script")
         .arg(&script)
-        .arg(format!("http://{}{}", target.host, target.base))
+        .arg(format!("http://{}", target.host))
         .stdin(Stdio::null())
         .output()
         .context("run wrk")?;
@@ -94,11 +108,13 @@ pub(super) fn run(
     })
 }
 
-fn script_of(load: &Load) -> String {
+/// A script for a service whose paths start with `base`.
+fn script_of(load: &Load, base: &str) -> String {
     let mut script = String::new();
     match load {
         Load::Create => {
             script.push_str("wrk.method = \"POST\"\n");
+            script.push_str(&format!("wrk.path = \"{base}/orders\"\n"));
             // The body is JSON without a closing double bracket.
             script.push_str(&format!("wrk.body = [==[{ORDER_REQUEST}]==]\n"));
             script.push_str("wrk.headers[\"Content-Type\"] = \"application/json\"\n");
@@ -108,15 +124,8 @@ fn script_of(load: &Load) -> String {
             for id in ids {
                 writeln!(script, "\"{id}\",").expect("writing to a string cannot fail");
             }
-            script.push_str(
-                "}\n\
-                 local requests, next = {}, 0\n\
-                 function init(arguments)\n  \
-                   for at, id in ipairs(ids) do requests[at] = wrk.format(\"GET\", \"/orders/\" .. id) end\n  \
-                   next = math.random(#requests)\n\
-                 end\n\
-                 function request()\n  next = next % #requests + 1\n  return requests[next]\nend\n",
-            );
+            script.push_str(&format!("}}\nlocal base = \"{base}/orders/\"\n"));
+            script.push_str(READ);
         }
     }
     script.push_str(DONE);
@@ -126,13 +135,61 @@ fn script_of(load: &Load) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reference::Server;
+    use crate::sample::OrderRequest;
+    use axum::extract::Path;
+    use axum::http::StatusCode;
+    use axum::routing::{get, post};
+    use axum::{Json, Router};
+    use tokio::sync::oneshot;
 
-    #[test]
-    fn the_script_holds_what_is_to_be_sent() {
-        assert!(script_of(&Load::Create).contains(&format!("[==[{ORDER_REQUEST}]==]")));
-        let script = script_of(&Load::Get {
-            ids: vec!["a".to_owned(), "b".to_owned()],
-        });
-        assert!(script.contains("\"a\",\n\"b\",\n"), "{script}");
+    /// A service that answers only what it should be asked, as the scripts are run by `wrk`, which not every machine has.
+    fn service() -> Router {
+        let place = |Json(order): Json<OrderRequest>| async move {
+            assert_eq!(order, serde_json::from_str(ORDER_REQUEST).unwrap());
+            StatusCode::CREATED
+        };
+        let read = |Path(id): Path<String>| async move {
+            if id == "a" || id == "b" {
+                StatusCode::OK
+            } else {
+                StatusCode::NOT_FOUND
+            }
+        };
+        Router::new()
+            .route("/orders", post(place))
+            .route("/orders/{id}", get(read))
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn every_request_of_a_load_is_one_the_service_should_be_asked() {
+        if !is_installed() {
+            eprintln!("LEFT OUT: wrk is not installed");
+            return;
+        }
+        let server = Server::bind("127.0.0.1:0".parse().unwrap(), service())
+            .await
+            .unwrap();
+        let target =
+            Target::parse(&format!("http://{}", server.address().unwrap()), false).unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let served = tokio::spawn(server.serve_until(async move { stopped.await.unwrap() }));
+        let results = tokio::task::spawn_blocking(move || {
+            let directory = tempfile::tempdir().unwrap();
+            let reads = Load::Get {
+                ids: vec!["a".to_owned(), "b".to_owned()],
+            };
+            [Load::Create, reads].map(|load| {
+                run(&load, &target, 2, Duration::from_secs(1), directory.path()).unwrap()
+            })
+        })
+        .await
+        .unwrap();
+        for result in results {
+            assert!(result.succeeded > 0, "{result:?}");
+            assert_eq!((result.not_ok, result.failed), (0, 0), "{result:?}");
+        }
+        stop.send(()).unwrap();
+        served.await.unwrap().unwrap();
     }
 }

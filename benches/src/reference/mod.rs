@@ -10,6 +10,7 @@ mod group_commit;
 mod http;
 mod jsonl;
 mod memory;
+mod sqlite;
 mod sync;
 mod waiting;
 
@@ -20,5 +21,6 @@ pub use group_commit::{Appender, BATCH_RECORDS_MAX, GroupCommit, Sink, measure_p
 pub use http::{Server, router};
 pub use jsonl::{append_lines, encode_lines, replay_lines};
 pub use memory::{frame_into_memory, scan_memory, write_unsynced};
+pub use sqlite::{OrderRows, Rows, update_at_random};
 pub use sync::sync_pages;
 pub use waiting::{Producer, measure_waiting};

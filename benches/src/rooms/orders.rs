@@ -15,8 +15,9 @@ use order_log::{
 
 use crate::sample::Chance;
 
-/// Append time of order 0: 2026-11-22T19:00:00Z, in microseconds.
-const FIRST_APPEND_US: u64 = 1_795_374_000_000_000;
+/// A history's orders are appended a microsecond apart, from just behind 2026-11-22T19:00:00Z, in microseconds since the
+/// Unix epoch.
+pub const FIRST_APPEND_US: u64 = 1_795_374_000_000_000;
 
 /// Records of one append.
 const BATCH_RECORDS: u64 = 1_000;
@@ -61,6 +62,36 @@ impl SampleOrder {
             quantity: u32::try_from(chance.below(9)).unwrap_or_default() + 1,
             unit_price: 1_000 + small(chance.below(9_000)),
         }
+    }
+
+    /// The number of a partition's first order: numbers of partitions do not meet.
+    #[must_use]
+    pub fn first_number(partition: u16) -> u64 {
+        u64::from(partition) << 32
+    }
+
+    /// Who ordered.
+    #[must_use]
+    pub fn customer_id(&self) -> &str {
+        &self.customer_id
+    }
+
+    /// What was ordered.
+    #[must_use]
+    pub fn sku(&self) -> &str {
+        &self.sku
+    }
+
+    /// How many units.
+    #[must_use]
+    pub const fn quantity(&self) -> u32 {
+        self.quantity
+    }
+
+    /// Price of one unit, in minor units.
+    #[must_use]
+    pub const fn unit_price(&self) -> i64 {
+        self.unit_price
     }
 
     /// What has to be paid, in minor units.
@@ -109,9 +140,6 @@ pub struct OrderHistory {
     orders: Vec<Past>,
 }
 
-/// Orders a partition has at most: numbers of partitions do not meet.
-const PARTITION_ORDERS_MAX: u64 = 1 << 32;
-
 impl OrderHistory {
     /// Takes the writing end of a partition.
     ///
@@ -129,7 +157,7 @@ impl OrderHistory {
                 PayloadFormat::Json => Codec::Json,
             },
             batch,
-            first_number: u64::from(partition.get()) * PARTITION_ORDERS_MAX,
+            first_number: SampleOrder::first_number(partition.get()),
             orders: Vec::new(),
         })
     }
