@@ -6,6 +6,8 @@
 //! called damaged. Then the log is appended to and loses power again.
 //!
 //! The same suites run once for every durability mutant and must fail for each: a suite that cannot fail shows nothing.
+//!
+//! Long because the script, the oracle and the suites that the mutants run are one argument.
 
 use std::fmt::Write as _;
 use std::ops::ControlFlow;

@@ -3,6 +3,8 @@
 //!
 //! Method: append random frames, remember them in a `Vec`, touch the files as a crash or a bad disk would, open again,
 //! compare. After every recovery the log is appended to and recovered once more.
+//!
+//! Long because every test speaks through the same fixture and the same remembered frames.
 
 use std::fs;
 use std::ops::ControlFlow;
