@@ -24,6 +24,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+/// Orders are many small allocations made in one thread and freed in another, which glibc's allocator does slowly.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A Kafka-style, log-partitioned order pipeline: REST in, durable events, SQLite out.
 ///
 /// Settings come from defaults, a TOML file (--config), the environment (ORDER_SERVICE__OUTBOX__SINK=none sets `sink` of

@@ -32,6 +32,12 @@ const BATCH_BYTES_MAX: u64 = 4 << 20;
 /// How long a worker with nothing to do waits before it looks for requests. New frames wake it at once.
 const IDLE: Duration = Duration::from_millis(100);
 
+/// A transaction costs as much as some twenty rows. While frames keep coming, a worker lets this much time go by after a
+/// small batch, so that the next one is larger; alone or far behind, a frame does not wait.
+const GATHER: Duration = Duration::from_millis(4);
+/// Batches of this many records are neither a lone event nor a backlog.
+const GATHERED_RECORDS: std::ops::Range<u64> = 4..1024;
+
 /// First and longest pause before something that failed is tried again.
 const BACKOFF_FIRST: Duration = Duration::from_millis(10);
 const BACKOFF_LONGEST: Duration = Duration::from_secs(1);
@@ -90,6 +96,8 @@ pub(crate) struct Worker {
     /// Frames before this are applied one by one, each with a look at the rows it adds to: SQLite refused them together.
     careful_until: Offset,
     pub(crate) crashes: Crashes,
+    /// Records of the last batch.
+    applied_records: u64,
 }
 
 impl Worker {
@@ -118,6 +126,7 @@ impl Worker {
             changes: Changes::default(),
             careful_until: Offset::ZERO,
             crashes: Crashes::default(),
+            applied_records: 0,
         };
         worker.tell_parked();
         Ok(worker)
@@ -143,6 +152,7 @@ impl Worker {
                 Ok(step) => {
                     backoff = Backoff::default();
                     match step {
+                        Step::Moved if GATHERED_RECORDS.contains(&self.applied_records) => GATHER,
                         Step::Moved => continue,
                         Step::CaughtUp(end) => {
                             self.log.wait_beyond(end, IDLE);
@@ -291,6 +301,7 @@ impl Worker {
                 .checkpoints()
                 .publish(projection, self.partition, to);
         }
+        self.applied_records = to.get() - from.get();
         self.metrics
             .apply_seconds
             .observe(started.elapsed().as_secs_f64());
