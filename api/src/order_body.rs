@@ -2,6 +2,8 @@
 //!
 //! Two kinds of mistakes: a wrong shape (400) and an impossible value (422). Both point at the place. Pointers are worked
 //! out only when parsing failed: the way without mistakes does not pay for them.
+//!
+//! Long because the borrowed shapes, their way into the domain and the tests of both are one mapping, read side by side.
 
 use std::borrow::Cow;
 use std::fmt;
