@@ -1,10 +1,10 @@
 //! Benches: what the machine can do, what the service does, side by side in one run.
 //!
 //! A figure alone says little, for it moves from machine to machine and from minute to minute. So this room keeps, for
-//! every figure of the service, a [`reference`] that does nothing but the bare work; both run in turn, and what is
+//! every figure of the service, a [`mod@reference`] that does nothing but the bare work; both run in turn, and what is
 //! reported is the ratio. Nothing here asserts a time, and nothing outside this room depends on it.
 //!
-//! - [`reference`]: the bare work, each a small program.
+//! - [`mod@reference`]: the bare work, each a small program.
 //! - [`rooms`]: the rooms, driven by the same loops.
 //! - [`measure`]: contestants in turn, medians, ratios.
 //! - [`load`]: the open-loop load generator behind the `loadtest` binary.
