@@ -30,7 +30,7 @@ struct Arguments {
     /// Engines of the log.
     #[arg(long, value_delimiter = ',', default_values = ["segmented", "jsonl"])]
     stores: Vec<StoreName>,
-    /// Durability modes: always, interval=<ms>, os.
+    /// Durability modes: always, `interval=<ms>`, os.
     #[arg(long, value_delimiter = ',', default_values = ["always"], value_parser = parse_durability)]
     durability: Vec<Durability>,
     /// Counts of partitions.

@@ -44,7 +44,7 @@ pub(crate) struct ServiceFlags {
     /// Engine that keeps the events of a new data directory [default: segmented]
     #[arg(long, value_name = "ENGINE")]
     store: Option<Store>,
-    /// When a write counts as done: always, interval=<ms> or os [default: always]
+    /// When a write counts as done: always, `interval=<ms>` or os [default: always]
     #[arg(long, value_name = "MODE")]
     durability: Option<String>,
     /// Whether commands that queue during a sync share the next one [default: on]
