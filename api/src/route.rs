@@ -119,7 +119,7 @@ impl Route {
     fn of_projections(rest: [Option<&str>; 4]) -> Self {
         match rest {
             [None, ..] => Self::Projections,
-            [Some(""), ..] => Self::Unmatched,
+            [Some(""), None, ..] => Self::Unmatched,
             [Some(_), Some("pause"), None, _] => Self::Pause,
             [Some(_), Some("resume"), None, _] => Self::Resume,
             _ => Self::Unmatched,
@@ -131,7 +131,7 @@ impl Route {
             [None, ..] => Self::Outbox,
             [Some("dead"), None, ..] => Self::DeadLetters,
             [Some("dead"), Some("redrive"), None, _] => Self::RedriveAll,
-            [Some("dead"), Some(""), ..] => Self::Unmatched,
+            [Some("dead"), Some(""), None, _] => Self::Unmatched,
             [Some("dead"), Some(_), None, _] => Self::DeadLetter,
             [Some("dead"), Some(_), Some("redrive"), None] => Self::Redrive,
             _ => Self::Unmatched,
@@ -141,8 +141,8 @@ impl Route {
     fn of_orders(rest: [Option<&str>; 4]) -> Self {
         match rest {
             [None, ..] => Self::Orders,
-            // The router has no empty parameter.
-            [Some(""), ..] | [_, _, Some(""), _] => Self::Unmatched,
+            // The router takes an empty parameter anywhere but at the end.
+            [Some(""), None, ..] | [_, _, Some(""), _] => Self::Unmatched,
             [Some("bulk"), None, ..] => Self::OrdersBulk,
             [Some(_), None, ..] => Self::Order,
             [Some(_), Some(step), None, _] => match step {
