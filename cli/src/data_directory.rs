@@ -1,6 +1,7 @@
 //! A data directory: locked for one process, known by its manifest, readable by its owner alone.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use order_log::DataLock;
@@ -28,7 +29,7 @@ impl DataDirectory {
     /// was asked for.
     pub(crate) fn own(config: &Config) -> Result<Self, Failure> {
         let path = config.data_dir.clone();
-        std::fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
+        create_durably(&path)?;
         let lock = DataLock::acquire(&path)?;
         let manifest = Manifest::read_or_create(&path, config.partitions, config.store)?;
         Ok(Self {
@@ -37,6 +38,32 @@ impl DataDirectory {
             _lock: lock,
         })
     }
+}
+
+/// Makes a directory and its parents; on return their names are on stable storage.
+fn create_durably(path: &Path) -> Result<(), Failure> {
+    let missing: Vec<&Path> = path.ancestors().take_while(|it| !it.exists()).collect();
+    std::fs::create_dir_all(path).with_context(|| format!("create {}", path.display()))?;
+    for made in missing {
+        let parent = match made.parent() {
+            Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+            Some(parent) => parent,
+            None => continue,
+        };
+        sync_directory(parent)?;
+    }
+    Ok(())
+}
+
+/// Makes a directory's names durable.
+///
+/// # Errors
+/// Whatever the file system says.
+pub(crate) fn sync_directory(directory: &Path) -> Result<(), Failure> {
+    File::open(directory)
+        .and_then(|opened| opened.sync_all())
+        .with_context(|| format!("sync {}", directory.display()))?;
+    Ok(())
 }
 
 /// Makes everything this process creates readable by its owner alone: the files hold what customers ordered.

@@ -12,6 +12,7 @@ use order_partitioner::{HASH_NAME, Partitioner};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{PARTITIONS_DEFAULT, Store};
+use crate::data_directory::sync_directory;
 use crate::failure::{Failure, usage};
 
 /// Version of the data directory's layout that this binary reads and writes.
@@ -197,12 +198,4 @@ impl Manifest {
         sync_directory(directory)?;
         Ok(manifest)
     }
-}
-
-/// Makes a directory's names durable.
-fn sync_directory(directory: &Path) -> Result<(), Failure> {
-    File::open(directory)
-        .and_then(|opened| opened.sync_all())
-        .with_context(|| format!("sync {}", directory.display()))?;
-    Ok(())
 }
