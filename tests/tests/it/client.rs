@@ -145,6 +145,18 @@ impl Client {
         self.post("/orders").json(body).send().await.expect(201)
     }
 
+    /// Places an order in whichever partition still takes it.
+    pub(crate) async fn place_until_accepted(&self) -> Answer {
+        const ATTEMPTS: usize = 100;
+        for _ in 0..ATTEMPTS {
+            let answer = self.post("/orders").json(&an_order()).send().await;
+            if answer.status == 201 {
+                return answer;
+            }
+        }
+        panic!("no partition takes orders");
+    }
+
     /// Takes a step that must be accepted.
     pub(crate) async fn step(&self, id: &str, step: &str, body: &Value) -> Answer {
         self.post(&format!("/orders/{id}/{step}"))

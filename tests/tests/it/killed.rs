@@ -23,7 +23,7 @@ const CYCLES_VARIABLE: &str = "ORDER_TESTS_KILL_CYCLES";
 /// Clients writing at the same time.
 const CLIENTS: u64 = 16;
 /// A cycle's service is killed after this many acknowledgements, drawn anew each time.
-const ACKNOWLEDGED_MAX: u64 = 400;
+const ACKNOWLEDGED_MAX: u64 = 2_000;
 /// Every so many cycles the service is stopped and everything is compared.
 const FULL_CHECK_EVERY: u32 = 5;
 
@@ -111,7 +111,10 @@ impl Trial {
             .collect();
         eventually("enough is acknowledged", async || {
             let count = self.ledger.lock().expect("nobody panics with it").count;
-            (count >= before + goal).then_some(())
+            match count.checked_sub(before + goal) {
+                Some(_) => Ok(()),
+                None => Err(format!("{count} of {}", before + goal)),
+            }
         })
         .await;
         service.kill();

@@ -13,6 +13,7 @@ use crate::stores::on_both_stores;
 on_both_stores! {
     dump_prints_every_event_as_a_json_object,
     dump_can_be_narrowed_to_an_order_a_partition_and_an_offset,
+    dump_and_ls_look_at_a_log_that_is_being_written,
     ls_tells_what_each_file_holds,
     verify_proves_a_sound_log,
     verify_names_the_place_of_a_changed_byte,
@@ -97,6 +98,17 @@ async fn dump_can_be_narrowed_to_an_order_a_partition_and_an_offset(store: &str)
             Some(2),
             "{wrong:?}"
         );
+    }
+}
+
+async fn dump_and_ls_look_at_a_log_that_is_being_written(store: &str) {
+    let data = tempfile::tempdir().expect("a temporary directory");
+    let service = Service::start(data.path(), &["--store", store]);
+    let client = Client::of(&service);
+    for number in 1..=3 {
+        client.place(&an_order()).await;
+        assert_eq!(lines(&log("dump", data.path(), &[])).len(), number);
+        assert!(!lines(&log("ls", data.path(), &["--json"])).is_empty());
     }
 }
 

@@ -4,6 +4,7 @@ mod bad_input;
 mod client;
 mod configuration;
 mod documents;
+mod failing_disk;
 mod history;
 mod killed;
 mod life;

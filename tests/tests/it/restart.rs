@@ -56,7 +56,12 @@ async fn a_stop_under_load_loses_nothing_acknowledged(store: &str) {
         })
         .collect();
     eventually("enough is acknowledged", async || {
-        (ledger.lock().expect("nobody panics with it").count >= ACKNOWLEDGED).then_some(())
+        let count = ledger.lock().expect("nobody panics with it").count;
+        if count >= ACKNOWLEDGED {
+            Ok(())
+        } else {
+            Err(format!("{count} of {ACKNOWLEDGED}"))
+        }
     })
     .await;
     let status = tokio::task::spawn_blocking(|| service.terminate())

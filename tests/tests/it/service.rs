@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::workspace;
 
 /// Longest wait for anything that should happen by itself. Only a failing test ever waits this long.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Names another binary than the one these tests build: a release build for a soak.
 const BINARY_VARIABLE: &str = "ORDER_TESTS_BINARY";
@@ -99,7 +99,7 @@ impl Service {
 
     /// Starts `serve` and kills it, wherever it is then.
     pub(crate) fn kill_while_starting(data: &Path, arguments: &[&str], after: Duration) {
-        let mut child = spawn(data, arguments, Stdio::null());
+        let mut child = spawn(Command::new(binary()), data, arguments, Stdio::null());
         std::thread::sleep(after);
         child.kill().expect("the service can be killed");
         child.wait().expect("the service ended");
@@ -107,7 +107,17 @@ impl Service {
 
     /// Starts `serve`, or returns what it said when it ended.
     pub(crate) fn try_start(data: &Path, arguments: &[&str]) -> Result<Self, Refusal> {
-        let mut child = spawn(data, arguments, Stdio::piped());
+        Self::try_start_as(Command::new(binary()), data, arguments)
+    }
+
+    /// Starts `serve` by a command that runs the binary as its own process: `strace -D` does.
+    pub(crate) fn start_as(command: Command, data: &Path, arguments: &[&str]) -> Self {
+        Self::try_start_as(command, data, arguments)
+            .unwrap_or_else(|refusal| panic!("the service did not start: {refusal:?}"))
+    }
+
+    fn try_start_as(command: Command, data: &Path, arguments: &[&str]) -> Result<Self, Refusal> {
+        let mut child = spawn(command, data, arguments, Stdio::piped());
         let messages = Arc::new(Mutex::new(Vec::new()));
         let listening = follow(&mut child, Arc::clone(&messages));
         match listening.recv_timeout(PATIENCE) {
@@ -202,8 +212,7 @@ impl Service {
     }
 }
 
-fn spawn(data: &Path, arguments: &[&str], stderr: Stdio) -> Child {
-    let mut command = Command::new(binary());
+fn spawn(mut command: Command, data: &Path, arguments: &[&str], stderr: Stdio) -> Child {
     command
         .args(["serve", "--log-format", "json", "--data-dir"])
         .arg(data)

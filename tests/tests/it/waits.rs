@@ -6,14 +6,17 @@ use crate::client::Client;
 use crate::metrics::Metrics;
 use crate::service::PATIENCE;
 
-/// Asks `question` until it answers, at most [`PATIENCE`].
-pub(crate) async fn eventually<T>(what: &str, mut question: impl AsyncFnMut() -> Option<T>) -> T {
+/// Asks `question` until it answers, at most [`PATIENCE`]; until then it says what it sees instead.
+pub(crate) async fn eventually<T>(
+    what: &str,
+    mut question: impl AsyncFnMut() -> Result<T, String>,
+) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        if let Some(answer) = question().await {
-            return answer;
+        match question().await {
+            Ok(answer) => return answer,
+            Err(seen) => assert!(Instant::now() < deadline, "in vain: {what}; {seen}"),
         }
-        assert!(Instant::now() < deadline, "in vain: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -22,8 +25,15 @@ pub(crate) async fn eventually<T>(what: &str, mut question: impl AsyncFnMut() ->
 pub(crate) async fn caught_up(client: &Client) {
     eventually("projector and outbox have caught up", async || {
         let metrics = Metrics::of(client).await;
-        let behind = metrics.sum("projector_lag_events") + metrics.sum("outbox_pending");
-        (behind == 0).then_some(())
+        let lag = metrics.sum("projector_lag_events");
+        let pending = metrics.sum("outbox_pending");
+        if lag + pending == 0 {
+            return Ok(());
+        }
+        let readiness = client.get("/readyz?verbose").send().await.text;
+        Err(format!(
+            "{lag} events to apply, {pending} to tell:\n{readiness}"
+        ))
     })
     .await;
 }
