@@ -7,6 +7,8 @@
 //! This room never writes the log, never delays the pipeline, and never skips an event silently: one that fails is tried
 //! again, then dead until somebody redrives it, and its order's later events wait behind it. `data/outbox.db` holds the
 //! cursors and what is kept aside; losing it means telling everything again, losing nothing.
+//!
+//! `docs/integration-events.md` is what consumers can rely on.
 
 #![forbid(unsafe_code)]
 
