@@ -48,7 +48,8 @@ fn redact(value: &mut Value) {
     match value {
         Value::Object(table) => {
             for (name, value) in table {
-                if SECRETS.contains(&name.as_str()) && !value.is_null() {
+                let is_set = !value.is_null() && value.as_array().is_none_or(|it| !it.is_empty());
+                if SECRETS.contains(&name.as_str()) && is_set {
                     *value = "<redacted>".into();
                 } else {
                     redact(value);

@@ -53,7 +53,7 @@ pub(crate) struct ServiceFlags {
     /// Files the read model is spread over [default: 1]
     #[arg(long, value_name = "COUNT")]
     read_model_shards: Option<u16>,
-    /// Where integration events go: file or none [default: file]
+    /// Where integration events go: file, webhook or none [default: file]
     #[arg(long, value_name = "SINK")]
     outbox_sink: Option<String>,
 }

@@ -215,3 +215,30 @@ fn tokens_open_a_public_address_and_are_never_shown() {
         &["`root`", "read, write and admin"],
     );
 }
+
+#[test]
+fn a_webhooks_secret_comes_from_the_environment_and_is_never_shown() {
+    let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    let variables = [
+        ("ORDER_SERVICE__OUTBOX__SINK", "webhook"),
+        (
+            "ORDER_SERVICE__OUTBOX__WEBHOOK__URL",
+            "https://example.com/orders",
+        ),
+        ("ORDER_SERVICE__OUTBOX__WEBHOOK__SECRET", secret),
+        ("ORDER_SERVICE__OUTBOX__RETRY__BASE_MS", "250"),
+    ];
+    for format in ["toml", "json"] {
+        let output = config(None, &variables, &["--format", format]);
+        assert!(output.status.success(), "{output:?}");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(
+            text.contains("<redacted>") && !text.contains(secret),
+            "{text}"
+        );
+        assert!(
+            text.contains("https://example.com/orders") && text.contains("250"),
+            "{text}"
+        );
+    }
+}
