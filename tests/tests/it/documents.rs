@@ -30,6 +30,42 @@ fn every_link_between_documents_leads_somewhere() {
     assert!(dead.is_empty(), "dead links: {dead:#?}");
 }
 
+/// Names among the code spans of a document that are long and in snake case: of tests and metrics.
+fn names_in(text: &str) -> impl Iterator<Item = &str> {
+    let is_name = |span: &&str| {
+        span.matches('_').count() >= 3
+            && span
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+    };
+    text.split('`').skip(1).step_by(2).filter(is_name)
+}
+
+#[test]
+fn every_test_and_metric_that_a_document_names_exists() {
+    let root = workspace::root();
+    let sources: String = workspace::files(&root, &[".rs"])
+        .iter()
+        .map(|path| std::fs::read_to_string(path).expect("the source reads"))
+        .collect();
+    let mut missing = Vec::new();
+    let mut named = 0;
+    for document in workspace::files(&root.join("docs"), &[".md"]) {
+        let text = std::fs::read_to_string(&document).expect("the document reads");
+        for name in names_in(&text) {
+            named += 1;
+            if !sources.contains(name) {
+                missing.push(format!("{}: {name}", document.display()));
+            }
+        }
+    }
+    assert!(
+        named > 20,
+        "only {named} names found: is the search broken?"
+    );
+    assert!(missing.is_empty(), "named and not there: {missing:#?}");
+}
+
 /// The commands of the README's consoles that begin with `program`, each with the lines it goes on over.
 fn commands_of_readme(program: &str) -> Vec<String> {
     let text = std::fs::read_to_string(workspace::root().join("README.md")).expect("a README");
