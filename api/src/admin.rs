@@ -4,14 +4,13 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
-use axum::response::Response;
 use order_outbox::{DEAD_PAGE_MAX, EventId, HeldEvent, Outbox, OutboxError};
 use order_projector_workers::{Projection, ProjectionStatus};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use crate::answer;
+use crate::answer::{self, Answer};
 use crate::api::Shared;
 use crate::error::{Problem, ProblemKind};
 use crate::query;
@@ -54,7 +53,7 @@ pub(crate) struct ProjectionPartitionJson {
 }
 
 /// `GET /projections`
-pub(crate) async fn projections(State(shared): State<Arc<Shared>>) -> Result<Response, Problem> {
+pub(crate) async fn projections(State(shared): State<Arc<Shared>>) -> Result<Answer, Problem> {
     let status = blocking(move || shared.projector.status()).await?;
     let projections = Projection::ALL
         .iter()
@@ -86,10 +85,7 @@ fn projection_json(which: Projection, status: &[ProjectionStatus]) -> Projection
 }
 
 /// `POST /projections/:name/pause`
-pub(crate) async fn pause(
-    State(shared): State<Arc<Shared>>,
-    uri: Uri,
-) -> Result<Response, Problem> {
+pub(crate) async fn pause(State(shared): State<Arc<Shared>>, uri: Uri) -> Result<Answer, Problem> {
     let which = projection_of(&uri)?;
     let paused = Arc::clone(&shared);
     let done = blocking(move || paused.projector.pause(which)).await?;
@@ -98,10 +94,7 @@ pub(crate) async fn pause(
 }
 
 /// `POST /projections/:name/resume`
-pub(crate) async fn resume(
-    State(shared): State<Arc<Shared>>,
-    uri: Uri,
-) -> Result<Response, Problem> {
+pub(crate) async fn resume(State(shared): State<Arc<Shared>>, uri: Uri) -> Result<Answer, Problem> {
     let which = projection_of(&uri)?;
     let resumed = Arc::clone(&shared);
     let done = blocking(move || resumed.projector.resume(which)).await?;
@@ -109,7 +102,7 @@ pub(crate) async fn resume(
     one_projection(shared, which).await
 }
 
-async fn one_projection(shared: Arc<Shared>, which: Projection) -> Result<Response, Problem> {
+async fn one_projection(shared: Arc<Shared>, which: Projection) -> Result<Answer, Problem> {
     let status = blocking(move || shared.projector.status()).await?;
     Ok(json(&projection_json(which, &status)))
 }
@@ -163,7 +156,7 @@ pub(crate) struct OutboxPartitionJson {
 }
 
 /// `GET /outbox`
-pub(crate) async fn outbox(State(shared): State<Arc<Shared>>) -> Result<Response, Problem> {
+pub(crate) async fn outbox(State(shared): State<Arc<Shared>>) -> Result<Answer, Problem> {
     let outbox = outbox_of(&shared)?;
     let status = blocking(move || outbox.status()).await?;
     let partitions = status
@@ -250,7 +243,7 @@ impl DeadLetterJson {
 pub(crate) async fn dead_letters(
     State(shared): State<Arc<Shared>>,
     uri: Uri,
-) -> Result<Response, Problem> {
+) -> Result<Answer, Problem> {
     let outbox = outbox_of(&shared)?;
     let query: DeadQuery = query::parse(&uri)?;
     let limit = query.limit.unwrap_or(DEAD_PAGE_DEFAULT);
@@ -281,7 +274,7 @@ pub(crate) async fn dead_letters(
 pub(crate) async fn dead_letter(
     State(shared): State<Arc<Shared>>,
     uri: Uri,
-) -> Result<Response, Problem> {
+) -> Result<Answer, Problem> {
     let outbox = outbox_of(&shared)?;
     let id = event_id(&uri)?;
     let inspection = blocking(move || outbox.inspect(id))
@@ -306,7 +299,7 @@ pub(crate) struct RedrivenJson {
 pub(crate) async fn redrive(
     State(shared): State<Arc<Shared>>,
     uri: Uri,
-) -> Result<Response, Problem> {
+) -> Result<Answer, Problem> {
     let outbox = outbox_of(&shared)?;
     let id = event_id(&uri)?;
     let redriven = blocking(move || outbox.redrive(id))
@@ -316,7 +309,7 @@ pub(crate) async fn redrive(
 }
 
 /// `POST /outbox/dead/redrive`
-pub(crate) async fn redrive_all(State(shared): State<Arc<Shared>>) -> Result<Response, Problem> {
+pub(crate) async fn redrive_all(State(shared): State<Arc<Shared>>) -> Result<Answer, Problem> {
     let outbox = outbox_of(&shared)?;
     let redriven = blocking(move || outbox.redrive_all())
         .await?
@@ -363,7 +356,7 @@ async fn blocking<T: Send + 'static>(
     done.map_err(|error| Problem::internal(format!("an operator's request failed: {error}")))
 }
 
-fn json(shape: &impl Serialize) -> Response {
+fn json(shape: &impl Serialize) -> Answer {
     let json = serde_json::to_vec(shape).expect("texts and numbers always serialize");
     answer::json(StatusCode::OK, json)
 }

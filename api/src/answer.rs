@@ -1,10 +1,13 @@
 //! Answers and their headers, without formatting what is always the same.
 
-use axum::body::Body;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use axum::body::{Body, HttpBody};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG};
-use axum::http::{HeaderName, HeaderValue, StatusCode};
-use axum::response::Response;
+use axum::http::{HeaderName, HeaderValue, Response, StatusCode};
 use bytes::Bytes;
+use hyper::body::{Frame, SizeHint};
 use order_domain::Version;
 
 use crate::sync_token::{Seal, SyncToken};
@@ -19,9 +22,70 @@ pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-i
 /// Headers of the largest ordinary answer: room for them is made at once.
 const HEADERS: usize = 10;
 
+/// An answer on its way out.
+pub(crate) type Answer = Response<AnswerBody>;
+
+/// The body of an answer: nearly always in memory, and then neither boxed nor called through a table.
+#[derive(Debug)]
+pub(crate) enum AnswerBody {
+    /// All of it; taken when it is sent.
+    Whole(Bytes),
+    /// Whatever comes.
+    Stream(Body),
+}
+
+impl AnswerBody {
+    /// No body.
+    pub(crate) const EMPTY: Self = Self::Whole(Bytes::new());
+
+    /// The same body as axum has it.
+    pub(crate) fn into_axum(self) -> Body {
+        match self {
+            Self::Whole(bytes) => Body::from(bytes),
+            Self::Stream(body) => body,
+        }
+    }
+}
+
+impl From<Vec<u8>> for AnswerBody {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::Whole(Bytes::from(bytes))
+    }
+}
+
+impl HttpBody for AnswerBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        match self.get_mut() {
+            Self::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Self::Stream(body) => Pin::new(body).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(bytes) => bytes.is_empty(),
+            Self::Stream(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Stream(body) => body.size_hint(),
+        }
+    }
+}
+
 /// An answer with a JSON body.
-pub(crate) fn json(status: StatusCode, json: impl Into<Bytes>) -> Response {
-    let mut response = Response::new(Body::from(json.into()));
+pub(crate) fn json(status: StatusCode, json: impl Into<Bytes>) -> Answer {
+    let mut response = Response::new(AnswerBody::Whole(json.into()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.reserve(HEADERS);
@@ -30,8 +94,8 @@ pub(crate) fn json(status: StatusCode, json: impl Into<Bytes>) -> Response {
 }
 
 /// An answer with plain text.
-pub(crate) fn text(status: StatusCode, text: impl Into<Bytes>) -> Response {
-    let mut response = Response::new(Body::from(text.into()));
+pub(crate) fn text(status: StatusCode, text: impl Into<Bytes>) -> Answer {
+    let mut response = Response::new(AnswerBody::Whole(text.into()));
     *response.status_mut() = status;
     let plain = HeaderValue::from_static("text/plain; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, plain);
@@ -39,7 +103,7 @@ pub(crate) fn text(status: StatusCode, text: impl Into<Bytes>) -> Response {
 }
 
 /// Says which version of an order this is, and that a cache must ask before it shows it again.
-pub(crate) fn put_version(response: &mut Response, version: Version) {
+pub(crate) fn put_version(response: &mut Answer, version: Version) {
     let headers = response.headers_mut();
     headers.insert(ETAG, entity_tag(version));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
@@ -58,7 +122,7 @@ pub(crate) fn entity_tag(version: Version) -> HeaderValue {
 }
 
 /// Says where in the log the answer is.
-pub(crate) fn put_sync_token(response: &mut Response, token: SyncToken, seal: Seal) {
+pub(crate) fn put_sync_token(response: &mut Answer, token: SyncToken, seal: Seal) {
     let text = Bytes::copy_from_slice(&token.text(seal));
     let value = HeaderValue::from_maybe_shared(text).expect("hexadecimal digits are printable");
     response.headers_mut().insert(SYNC_TOKEN, value);

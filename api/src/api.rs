@@ -10,11 +10,10 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use axum::Router;
-use axum::body::{Body, HttpBody};
-use axum::extract::Request;
+use axum::body::HttpBody;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, Uri};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use bytes::Bytes;
 use order_command_workers::CommandWorkers;
 use order_domain::OrderId;
@@ -26,9 +25,10 @@ use tokio::sync::watch;
 use tower::Service;
 
 use crate::ApiConfig;
-use crate::answer::{self, X_REQUEST_ID};
+use crate::answer::{self, Answer, AnswerBody, X_REQUEST_ID};
 use crate::auth::authorize;
 use crate::connection_clock::{ConnectionClock, Phase};
+use crate::dispatch::dispatch;
 use crate::error::{Problem, ProblemKind};
 use crate::feed::Feeds;
 use crate::http_metrics::HttpMetrics;
@@ -211,12 +211,16 @@ impl Api {
     }
 
     /// Answers one request: routed, timed, counted, with its id.
-    pub(crate) async fn answer(
+    pub(crate) async fn answer<B>(
         mut self,
-        mut request: Request,
+        request: axum::http::Request<B>,
         endpoints: Endpoints,
         clock: Arc<ConnectionClock>,
-    ) -> Response {
+    ) -> Answer
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<axum::BoxError> + fmt::Display,
+    {
         let started = Instant::now();
         clock.begin_request(started);
         let route = Route::of(request.uri().path());
@@ -232,38 +236,52 @@ impl Api {
         };
         // Needed for problems alone, but the request is gone by then. Cloning a path copies no text.
         let uri = request.uri().clone();
-        request.extensions_mut().insert(Arc::clone(&clock));
 
-        let tokens = &self.shared.config.tokens;
-        let mut response = match authorize(tokens, route, request.method(), request.headers()) {
-            Err(problem) => problem.into_response(),
-            Ok(()) if route == Route::Unmatched => not_found(uri.clone()).await.into_response(),
+        let shared = &self.shared;
+        let allowed = authorize(
+            &shared.config.tokens,
+            route,
+            request.method(),
+            request.headers(),
+        );
+        let answered = match allowed {
+            Err(problem) => Err(problem),
+            Ok(()) if route == Route::Unmatched => Err(not_found(uri.clone()).await),
             Ok(()) => {
-                let mut answer = pin!(self.router.call(request));
-                poll_fn(|context| {
-                    if let Some(problem) = overdue(&clock) {
-                        return Poll::Ready(problem.into_response());
-                    }
-                    answer.as_mut().poll(context).map(|answer| match answer {
-                        Ok(response) => response,
-                        Err(never) => match never {},
-                    })
+                let asked = (route, method);
+                let mut answer = pin!(dispatch(shared, &mut self.router, &clock, asked, request));
+                poll_fn(|context| match overdue(&clock) {
+                    Some(problem) => Poll::Ready(Err(problem)),
+                    None => answer.as_mut().poll(context),
                 })
                 .await
             }
         };
 
-        if let Some(problem) = response.extensions_mut().remove::<Problem>() {
-            write_problem(&mut response, &problem, &uri, &request_id);
-        }
-        let status = response.status();
-        response.headers_mut().insert(X_REQUEST_ID, request_id);
+        let mut answer = match answered {
+            Ok(mut answer) if answer.status().as_u16() >= 400 => {
+                // What the router refused has its problem beside it.
+                if let Some(problem) = answer.extensions_mut().remove::<Problem>() {
+                    write_problem(&mut answer, &problem, &uri, &request_id);
+                }
+                answer
+            }
+            Ok(answer) => answer,
+            Err(problem) => {
+                let mut answer = Answer::new(AnswerBody::EMPTY);
+                *answer.status_mut() = problem.kind().status();
+                write_problem(&mut answer, &problem, &uri, &request_id);
+                answer
+            }
+        };
+        let status = answer.status();
+        answer.headers_mut().insert(X_REQUEST_ID, request_id);
         let ended = Instant::now();
         clock.end_request(ended);
-        self.shared
+        shared
             .http_metrics
             .observe(route, method, status, ended - started);
-        response
+        answer
     }
 }
 
@@ -284,12 +302,12 @@ fn overdue(clock: &ConnectionClock) -> Option<Problem> {
 
 /// Fills the answer of a problem, here where the path and the request's id are known.
 #[cold]
-fn write_problem(response: &mut Response, problem: &Problem, uri: &Uri, request_id: &HeaderValue) {
+fn write_problem(response: &mut Answer, problem: &Problem, uri: &Uri, request_id: &HeaderValue) {
     let request_id = request_id.to_str().unwrap_or_default();
     problem.log(request_id);
     let mut json = Vec::new();
     problem.write_json(uri.path(), request_id, &mut json);
-    *response.body_mut() = Body::from(json);
+    *response.body_mut() = AnswerBody::from(json);
     // The router has counted the empty body that this one replaces.
     response.headers_mut().remove(CONTENT_LENGTH);
     let kind = HeaderValue::from_static("application/problem+json");
@@ -345,7 +363,7 @@ fn hex(number: u64, into: &mut [u8]) {
 impl<B> Service<axum::http::Request<B>> for Api
 where
     B: HttpBody<Data = Bytes> + Send + 'static,
-    B::Error: Into<axum::BoxError>,
+    B::Error: Into<axum::BoxError> + fmt::Display,
 {
     type Response = Response;
     type Error = Infallible;
@@ -357,9 +375,7 @@ where
 
     fn call(&mut self, request: axum::http::Request<B>) -> Self::Future {
         let clock = Arc::new(self.connection_clock());
-        let answer = self
-            .clone()
-            .answer(request.map(Body::new), Endpoints::All, clock);
-        Box::pin(async move { Ok(answer.await) })
+        let answer = self.clone().answer(request, Endpoints::All, clock);
+        Box::pin(async move { Ok(answer.await.map(AnswerBody::into_axum)) })
     }
 }

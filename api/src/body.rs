@@ -1,11 +1,11 @@
 //! A request's body in memory: of the right type, within the limit, without copying what came in one piece.
 
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
-use axum::body::{Body, HttpBody};
+use axum::body::HttpBody;
 use axum::extract::{FromRequest, Request};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue};
@@ -23,14 +23,30 @@ impl FromRequest<Arc<Shared>> for JsonBody {
     type Rejection = Problem;
 
     async fn from_request(request: Request, shared: &Arc<Shared>) -> Result<Self, Problem> {
-        let limit = shared.config.body_bytes_max;
         let (parts, body) = request.into_parts();
-        if declared_length(&parts.headers).is_some_and(|length| length > limit as u64) {
+        let clock = parts.extensions.get::<Arc<ConnectionClock>>();
+        let clock = clock.map(Arc::as_ref);
+        Self::read(&parts.headers, body, shared.config.body_bytes_max, clock).await
+    }
+}
+
+impl JsonBody {
+    /// Reads a body of at most `limit` bytes. The connection's clock is told while the client keeps us waiting.
+    pub(crate) async fn read<B>(
+        headers: &HeaderMap,
+        body: B,
+        limit: usize,
+        clock: Option<&ConnectionClock>,
+    ) -> Result<Self, Problem>
+    where
+        B: HttpBody<Data = Bytes>,
+        B::Error: std::fmt::Display,
+    {
+        if declared_length(headers).is_some_and(|length| length > limit as u64) {
             return Err(too_large(limit));
         }
-        let clock = parts.extensions.get::<Arc<ConnectionClock>>();
-        let bytes = read(body, limit, clock.map(Arc::as_ref)).await?;
-        if !bytes.is_empty() && !parts.headers.get(CONTENT_TYPE).is_some_and(is_json) {
+        let bytes = whole(body, limit, clock).await?;
+        if !bytes.is_empty() && !headers.get(CONTENT_TYPE).is_some_and(is_json) {
             return Err(Problem::new(
                 ProblemKind::UnsupportedMediaType,
                 "send the body as Content-Type: application/json",
@@ -72,17 +88,18 @@ fn is_json(value: &HeaderValue) -> bool {
         })
 }
 
-/// All of `body`, if it is within `limit` bytes. The connection's clock is told while the client keeps us waiting.
-async fn read(
-    mut body: Body,
-    limit: usize,
-    clock: Option<&ConnectionClock>,
-) -> Result<Bytes, Problem> {
+/// All of `body`, if it is within `limit` bytes.
+async fn whole<B>(body: B, limit: usize, clock: Option<&ConnectionClock>) -> Result<Bytes, Problem>
+where
+    B: HttpBody<Data = Bytes>,
+    B::Error: std::fmt::Display,
+{
+    let mut body = pin!(body);
     let mut first = Bytes::new();
     let mut more = BytesMut::new();
     loop {
         let frame = poll_fn(|context| {
-            let frame = Pin::new(&mut body).poll_frame(context);
+            let frame = body.as_mut().poll_frame(context);
             if let Some(clock) = clock {
                 clock.awaits_body(frame.is_pending());
             }
@@ -130,6 +147,7 @@ async fn read(
 
 #[cfg(test)]
 mod tests {
+    use axum::body::Body;
     use futures_util::stream;
 
     use super::*;
@@ -144,18 +162,18 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_in_pieces_is_read_whole_up_to_the_limit() {
-        let whole = read(in_pieces(&[b"ab", b"", b"c", b"de"]), 5, None)
+        let read = whole(in_pieces(&[b"ab", b"", b"c", b"de"]), 5, None)
             .await
             .unwrap();
-        assert_eq!(whole, "abcde");
-        assert_eq!(read(Body::from("abcde"), 5, None).await.unwrap(), "abcde");
-        assert_eq!(read(Body::empty(), 5, None).await.unwrap(), "");
+        assert_eq!(read, "abcde");
+        assert_eq!(whole(Body::from("abcde"), 5, None).await.unwrap(), "abcde");
+        assert_eq!(whole(Body::empty(), 5, None).await.unwrap(), "");
     }
 
     #[tokio::test]
     async fn one_byte_more_than_the_limit_is_too_large() {
         for body in [in_pieces(&[b"ab", b"cd", b"ef"]), Body::from("abcdef")] {
-            let problem = read(body, 5, None).await.expect_err("six bytes");
+            let problem = whole(body, 5, None).await.expect_err("six bytes");
             assert_eq!(problem.kind(), ProblemKind::BodyTooLarge);
         }
     }

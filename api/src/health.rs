@@ -6,23 +6,19 @@ use std::sync::Arc;
 use axum::extract::{RawQuery, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, StatusCode};
-use axum::response::Response;
 use prometheus::{Encoder, TextEncoder};
 
-use crate::answer;
+use crate::answer::{self, Answer};
 use crate::api::{Check, Shared};
 use crate::error::Problem;
 
 /// `GET /livez`, `GET /healthz`: the process answers.
-pub(crate) async fn livez() -> Response {
+pub(crate) async fn livez() -> Answer {
     answer::text(StatusCode::OK, "ok\n")
 }
 
 /// `GET /readyz`: whether this process should get traffic; with `?verbose`, why.
-pub(crate) async fn readyz(
-    State(shared): State<Arc<Shared>>,
-    RawQuery(query): RawQuery,
-) -> Response {
+pub(crate) async fn readyz(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery) -> Answer {
     let checks = shared.all_checks();
     let ready = checks.iter().all(|check| check.ok || !check.required);
     let degraded = checks.iter().any(|check| !check.ok);
@@ -125,7 +121,7 @@ impl Shared {
 }
 
 /// `GET /metrics`: every room's metrics. Some are computed now, from files, so this is not for an async worker.
-pub(crate) async fn metrics(State(shared): State<Arc<Shared>>) -> Result<Response, Problem> {
+pub(crate) async fn metrics(State(shared): State<Arc<Shared>>) -> Result<Answer, Problem> {
     let encoded = tokio::task::spawn_blocking(move || {
         let mut text = Vec::new();
         let encoded = TextEncoder::new().encode(&shared.registry.gather(), &mut text);

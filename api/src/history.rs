@@ -9,12 +9,11 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::header::LINK;
 use axum::http::{HeaderMap, StatusCode, Uri};
-use axum::response::Response;
 use order_domain::{Order, OrderId, Timestamp, Version, fold_owned};
 use order_projector_workers::{Offset, PartitionReader};
 use serde::Deserialize;
 
-use crate::answer;
+use crate::answer::{self, Answer};
 use crate::api::Shared;
 use crate::error::{Problem, ProblemKind};
 use crate::event_json::EventJson;
@@ -44,7 +43,7 @@ pub(crate) async fn events(
     OrderPath(id): OrderPath,
     uri: Uri,
     headers: HeaderMap,
-) -> Result<Response, Problem> {
+) -> Result<Answer, Problem> {
     let query: EventsQuery = query::parse(&uri)?;
     let limit = query.limit.unwrap_or(LIMIT_DEFAULT);
     if !(1..=LIMIT_MAX).contains(&limit) {

@@ -15,6 +15,7 @@ mod bulk;
 mod conditions;
 mod config;
 mod connection_clock;
+mod dispatch;
 mod error;
 mod event_json;
 mod feed;

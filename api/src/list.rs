@@ -6,12 +6,11 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, LINK};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
-use axum::response::Response;
 use order_domain::{CustomerId, OrderId, Status, Timestamp};
 use order_projector_workers::{OrderFilter, OrderRow, PartitionId, Projection};
 use serde::Deserialize;
 
-use crate::answer;
+use crate::answer::{self, Answer};
 use crate::api::Shared;
 use crate::error::Problem;
 use crate::query;
@@ -42,7 +41,7 @@ pub(crate) async fn orders(
     State(shared): State<Arc<Shared>>,
     uri: Uri,
     headers: HeaderMap,
-) -> Result<Response, Problem> {
+) -> Result<Answer, Problem> {
     let query: ListQuery = query::parse(&uri)?;
     let limit = query.limit.unwrap_or(LIMIT_DEFAULT);
     if !(1..=LIMIT_MAX).contains(&limit) {
@@ -96,7 +95,7 @@ fn page_json(rows: &[OrderRow], cursor: Option<&str>) -> Vec<u8> {
         if index > 0 {
             json.push(b',');
         }
-        order_json::write_row(row, &mut json);
+        order_json::write_row(&row.as_row_ref(), &mut json);
     }
     json.push(b']');
     if let Some(cursor) = cursor {

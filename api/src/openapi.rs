@@ -9,7 +9,6 @@ use std::sync::{Arc, LazyLock};
 
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION};
 use axum::http::{HeaderValue, StatusCode, Uri};
-use axum::response::Response;
 use utoipa::openapi::path::{HttpMethod, OperationBuilder, PathItem, PathsBuilder};
 use utoipa::openapi::request_body::RequestBodyBuilder;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
@@ -20,11 +19,11 @@ use utoipa::openapi::{
 };
 use utoipa_swagger_ui::Config;
 
-use crate::answer;
+use crate::answer::{self, Answer};
 use crate::auth::Scope;
 use crate::error::{Problem, ProblemKind};
 use crate::route::MethodLabel;
-use operations::{Answer, OPERATIONS, Operation};
+use operations::{OPERATIONS, Operation, Outcome};
 pub(crate) use schemas::{currency_ref, metadata};
 
 /// The document as served, written once.
@@ -37,12 +36,12 @@ static DOCUMENT: LazyLock<String> = LazyLock::new(|| {
 });
 
 /// `GET /openapi.json`
-pub(crate) async fn openapi() -> Response {
+pub(crate) async fn openapi() -> Answer {
     answer::json(StatusCode::OK, DOCUMENT.as_bytes())
 }
 
 /// `GET /docs` leads to the page.
-pub(crate) async fn docs() -> Response {
+pub(crate) async fn docs() -> Answer {
     const PAGE: &str = "/docs/index.html";
     let mut response = answer::text(StatusCode::PERMANENT_REDIRECT, PAGE);
     response
@@ -52,7 +51,7 @@ pub(crate) async fn docs() -> Response {
 }
 
 /// `GET /docs/:file`: the page and its files, all from within the binary.
-pub(crate) async fn docs_file(uri: Uri) -> Result<Response, Problem> {
+pub(crate) async fn docs_file(uri: Uri) -> Result<Answer, Problem> {
     static CONFIG: LazyLock<Arc<Config<'static>>> =
         LazyLock::new(|| Arc::new(Config::from("/openapi.json")));
     let path = uri.path().strip_prefix("/docs/").unwrap_or_default();
@@ -188,7 +187,7 @@ fn responses_of(operation: &Operation, scope: Option<Scope>) -> ResponsesBuilder
     responses
 }
 
-fn success(answer: &Answer) -> utoipa::openapi::Response {
+fn success(answer: &Outcome) -> utoipa::openapi::Response {
     let mut response = ResponseBuilder::new()
         .description(answer.description)
         .header_ref("X-Request-Id", header_ref("X-Request-Id"));
@@ -201,7 +200,7 @@ fn success(answer: &Answer) -> utoipa::openapi::Response {
     response.build()
 }
 
-fn failure(kinds: &[ProblemKind], also: Option<&Answer>) -> utoipa::openapi::Response {
+fn failure(kinds: &[ProblemKind], also: Option<&Outcome>) -> utoipa::openapi::Response {
     let codes: Vec<_> = kinds
         .iter()
         .map(|kind| format!("`{}`: {}", kind.code(), kind.title()))

@@ -2,7 +2,7 @@
 //! metadata are JSON already and are passed on as they are.
 
 use order_domain::{Amount, Metadata, Order, OrderId, Status, Timestamp, Version};
-use order_projector_workers::OrderRow;
+use order_projector_workers::OrderRowRef;
 
 use crate::time_text;
 
@@ -42,13 +42,13 @@ pub(crate) fn write_order(order: &Order, out: &mut Vec<u8>) {
 }
 
 /// Writes the order a row shows.
-pub(crate) fn write_row(row: &OrderRow, out: &mut Vec<u8>) {
+pub(crate) fn write_row(row: &OrderRowRef<'_>, out: &mut Vec<u8>) {
     let frame = Frame {
         id: row.id,
         status: row.status,
         version: row.version,
-        customer_id: &row.customer_id,
-        currency: &row.currency,
+        customer_id: row.customer_id,
+        currency: row.currency,
         total: row.total,
         paid: row.paid,
         refunded: row.refunded,
@@ -207,19 +207,19 @@ mod tests {
     #[test]
     fn a_row_and_a_commands_answer_are_the_same_bytes() {
         let order = an_order();
-        let row = OrderRow {
+        let row = OrderRowRef {
             id: order.id,
             partition: PartitionId::new(0),
             version: order.version,
             status: order.status,
-            customer_id: order.customer_id.as_str().to_owned(),
-            currency: order.currency.code().to_owned(),
+            customer_id: order.customer_id.as_str(),
+            currency: order.currency.code(),
             total: order.total.minor_units(),
             paid: 0,
             refunded: 0,
             next_line_id: 2,
-            lines: r#"[{"line_id":1,"sku":"SKU-1","quantity":2,"unit_price":1999}]"#.to_owned(),
-            metadata: r#"{"channel":"web\n"}"#.to_owned(),
+            lines: r#"[{"line_id":1,"sku":"SKU-1","quantity":2,"unit_price":1999}]"#,
+            metadata: r#"{"channel":"web\n"}"#,
             placed_at: order.placed_at,
             updated_at: order.updated_at,
             last_frame: Offset::ZERO,

@@ -21,7 +21,14 @@ impl FromRequestParts<Arc<Shared>> for OrderPath {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &Arc<Shared>) -> Result<Self, Problem> {
-        order_id(parts.uri.path()).map(Self)
+        Self::of(parts.uri.path())
+    }
+}
+
+impl OrderPath {
+    /// The order that a path names.
+    pub(crate) fn of(path: &str) -> Result<Self, Problem> {
+        order_id(path).map(Self)
     }
 }
 

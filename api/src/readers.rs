@@ -200,34 +200,36 @@ impl Worker {
                 .load(Projection::Orders, *partition);
             batch.positions.push(position);
         }
-        match self.rows.orders(&batch.ids) {
-            Ok(rows) => {
-                let now = now_micros();
-                let mut lags = Lags::new(&self.log, now);
-                let answers = batch.replies.drain(..).zip(rows).zip(&batch.ids);
-                for (((reply, row), (partition, _)), position) in answers.zip(&batch.positions) {
-                    let order = row.map(|row| {
-                        let mut json = Vec::with_capacity(ORDER_JSON_BYTES + row.lines.len());
-                        order_json::write_row(&row, &mut json);
-                        FoundOrder {
-                            version: row.version,
-                            json: Bytes::from(json),
-                            last_frame: row.last_frame,
-                        }
-                    });
-                    let read = OrderRead {
-                        order,
-                        position: *position,
-                        lag_ms: lags.of(*partition, *position),
-                    };
-                    // The client may be gone: then nobody waits for the answer.
-                    let _gone = reply.send(Ok(read));
+        let Batch {
+            ids,
+            replies,
+            positions,
+        } = batch;
+        let mut lags = Lags::new(&self.log);
+        let read = self.rows.visit_orders(ids, &mut |at, row| {
+            let (partition, position) = (ids[at].0, positions[at]);
+            let order = row.map(|row| {
+                let mut json = Vec::with_capacity(ORDER_JSON_BYTES + row.lines.len());
+                order_json::write_row(&row, &mut json);
+                FoundOrder {
+                    version: row.version,
+                    json: Bytes::from(json),
+                    last_frame: row.last_frame,
                 }
+            });
+            let read = OrderRead {
+                order,
+                position,
+                lag_ms: lags.of(partition, position),
+            };
+            if let Some(reply) = replies[at].take() {
+                // The client may be gone: then nobody waits for the answer.
+                let _gone = reply.send(Ok(read));
             }
-            Err(error) => {
-                for reply in batch.replies.drain(..) {
-                    let _gone = reply.send(Err(unreadable(&error)));
-                }
+        });
+        if let Err(error) = read {
+            for reply in replies.iter_mut().filter_map(Option::take) {
+                let _gone = reply.send(Err(unreadable(&error)));
             }
         }
         batch.clear();
@@ -243,7 +245,8 @@ pub(crate) fn unreadable(error: &ReadModelError) -> Problem {
 #[derive(Default)]
 struct Batch {
     ids: Vec<(PartitionId, OrderId)>,
-    replies: Vec<oneshot::Sender<Result<OrderRead, Problem>>>,
+    /// Taken one by one as their orders are found.
+    replies: Vec<Option<oneshot::Sender<Result<OrderRead, Problem>>>>,
     positions: Vec<Offset>,
 }
 
@@ -257,7 +260,7 @@ impl Batch {
                 reply,
             } => {
                 self.ids.push((partition, id));
-                self.replies.push(reply);
+                self.replies.push(Some(reply));
                 None
             }
             Job::Task(task) => Some(task),
@@ -282,15 +285,13 @@ pub(crate) fn now_micros() -> u64 {
 /// How far each partition's rows are behind, asked once a batch and partition.
 struct Lags<'a> {
     log: &'a [Box<dyn PartitionReader>],
-    now_micros: u64,
     known: Vec<(PartitionId, Offset, u64)>,
 }
 
 impl<'a> Lags<'a> {
-    fn new(log: &'a [Box<dyn PartitionReader>], now_micros: u64) -> Self {
+    fn new(log: &'a [Box<dyn PartitionReader>]) -> Self {
         Self {
             log,
-            now_micros,
             known: Vec::new(),
         }
     }
@@ -310,9 +311,8 @@ impl<'a> Lags<'a> {
         if let Some((.., lag)) = known {
             return *lag;
         }
-        let lag = appended_at(reader.as_ref(), position).map_or(0, |appended| {
-            self.now_micros.saturating_sub(appended) / 1000
-        });
+        let lag = appended_at(reader.as_ref(), position)
+            .map_or(0, |appended| now_micros().saturating_sub(appended) / 1000);
         self.known.push((partition, position, lag));
         lag
     }

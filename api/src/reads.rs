@@ -7,16 +7,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::RETRY_AFTER;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
-use axum::response::Response;
+use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, Uri};
 use order_domain::{OrderId, Version};
 use order_projector_workers::{Offset, PartitionId, Projection};
 use serde::Deserialize;
 
-use crate::answer::{self, PREFERENCE_APPLIED, READ_MODEL_LAG, READ_MODEL_POSITION};
+use crate::answer::{
+    self, Answer, AnswerBody, PREFERENCE_APPLIED, READ_MODEL_LAG, READ_MODEL_POSITION,
+};
 use crate::api::Shared;
 use crate::conditions::known_versions;
 use crate::error::{Problem, ProblemKind};
@@ -62,7 +62,7 @@ pub(crate) async fn order(
     OrderPath(id): OrderPath,
     uri: Uri,
     headers: HeaderMap,
-) -> Result<Response, Problem> {
+) -> Result<Answer, Problem> {
     let query: OrderQuery = query::parse(&uri)?;
     let known = known_versions(&headers)?;
     let wait = Wait::of(&shared, &headers);
@@ -81,7 +81,7 @@ pub(crate) async fn order(
     };
     let not_modified = known.is_some_and(|tags| tags.weakly_match(version));
     let mut response = if not_modified {
-        let mut response = Response::new(Body::empty());
+        let mut response = Response::new(AnswerBody::EMPTY);
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response
     } else {
@@ -122,7 +122,7 @@ impl Wait {
     }
 
     /// Tells the client that its preference was honoured, and how far.
-    pub(crate) fn put_applied(&self, response: &mut Response) {
+    pub(crate) fn put_applied(&self, response: &mut Answer) {
         if let Some(wait) = self.preferred {
             let applied = answer::printable(format!("wait={}", wait.as_secs()));
             response.headers_mut().insert(PREFERENCE_APPLIED, applied);
@@ -132,7 +132,7 @@ impl Wait {
 
 /// How fresh the answer is: the age of the oldest event not in it, and up to which record of which partition all are.
 pub(crate) fn put_freshness(
-    response: &mut Response,
+    response: &mut Answer,
     partition: PartitionId,
     position: Offset,
     lag_ms: u64,
@@ -232,7 +232,7 @@ pub(crate) async fn catch_up(
 }
 
 /// When to come back, as a header has it: whole seconds, at least one.
-pub(crate) fn put_retry_after(response: &mut Response, after: Duration) {
+pub(crate) fn put_retry_after(response: &mut Answer, after: Duration) {
     let seconds = after.as_millis().div_ceil(1000).max(1);
     let value = answer::printable(seconds.to_string());
     response.headers_mut().insert(RETRY_AFTER, value);

@@ -2,10 +2,15 @@
 
 use std::time::Duration;
 
-use axum::http::{HeaderMap, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use order_domain::Idempotency;
 
+use crate::answer::X_REQUEST_ID;
 use crate::error::{Problem, ProblemKind};
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const PREFER: HeaderName = HeaderName::from_static("prefer");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Longest request id that is taken over from a client, in characters.
 const REQUEST_ID_CHARACTERS_MAX: usize = 128;
@@ -13,7 +18,7 @@ const REQUEST_ID_CHARACTERS_MAX: usize = 128;
 /// The idempotency key, if the client sent one: a structured-field string (quoted, `\"` and `\\` escaped) or, as many
 /// clients do, the bare text. Both spellings of a key are the same key.
 pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
-    let mut values = headers.get_all("idempotency-key").iter();
+    let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
     let Some(value) = values.next() else {
         return Ok(None);
     };
@@ -66,7 +71,7 @@ fn unquote(rest: &str) -> Option<String> {
 /// is no number, are ignored, as preferences are.
 pub(crate) fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
     headers
-        .get_all("prefer")
+        .get_all(PREFER)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
@@ -86,7 +91,7 @@ pub(crate) fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
 /// The request's id, if the client sent one that is fit for headers, logs and events: 1 to 128 printable ASCII
 /// characters without spaces and quotes.
 pub(crate) fn request_id(headers: &HeaderMap) -> Option<&HeaderValue> {
-    let value = headers.get("x-request-id")?;
+    let value = headers.get(X_REQUEST_ID)?;
     let fit = |byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\');
     let length = value.len();
     (length > 0 && length <= REQUEST_ID_CHARACTERS_MAX && value.as_bytes().iter().all(fit))
@@ -95,7 +100,7 @@ pub(crate) fn request_id(headers: &HeaderMap) -> Option<&HeaderValue> {
 
 /// The W3C trace context, if the client sent a valid one; an invalid one is ignored, as the recommendation wants.
 pub(crate) fn traceparent(headers: &HeaderMap) -> Option<&str> {
-    let text = headers.get("traceparent")?.to_str().ok()?;
+    let text = headers.get(TRACEPARENT)?.to_str().ok()?;
     let lower_hex = |part: &str| {
         part.bytes()
             .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))

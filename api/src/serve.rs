@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use axum::body::Body;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -185,9 +184,7 @@ async fn serve_connection(
     }
     let clock = Arc::new(api.connection_clock());
     let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
-        let answer = api
-            .clone()
-            .answer(request.map(Body::new), endpoints, Arc::clone(&clock));
+        let answer = api.clone().answer(request, endpoints, Arc::clone(&clock));
         async move { Ok::<_, std::convert::Infallible>(answer.await) }
     });
     let mut connection = pin!(

@@ -4,6 +4,7 @@
 use axum::http::HeaderMap;
 use order_projector_workers::{Offset, PartitionId};
 
+use crate::answer::SYNC_TOKEN;
 use crate::error::{Problem, ProblemKind};
 
 /// Text length: 2 bytes of partition, 8 of offset, 4 of seal, in hexadecimal.
@@ -114,7 +115,7 @@ fn nibble(digit: u8) -> Option<u8> {
 /// The tokens of a request: any number of headers, each a list.
 pub(crate) fn sync_tokens(headers: &HeaderMap, seal: Seal) -> Result<Vec<SyncToken>, Problem> {
     let mut tokens = Vec::new();
-    for value in headers.get_all("sync-token") {
+    for value in headers.get_all(SYNC_TOKEN) {
         for text in value.as_bytes().split(|byte| *byte == b',') {
             let text = text.trim_ascii();
             if text.is_empty() {

@@ -5,13 +5,12 @@ use std::sync::Arc;
 use axum::extract::{FromRequestParts, State};
 use axum::http::header::LOCATION;
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, StatusCode};
-use axum::response::Response;
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use bytes::Bytes;
 use order_command_workers::{CommandOutcome, CommandRequest, IdempotencyRequest, Target};
 use order_domain::{Command, Idempotency, OrderId};
 
-use crate::answer::{self, IDEMPOTENCY_REPLAYED};
+use crate::answer::{self, Answer, IDEMPOTENCY_REPLAYED};
 use crate::api::Shared;
 use crate::body::JsonBody;
 use crate::conditions::{IfMatch, expected_versions};
@@ -41,7 +40,13 @@ impl FromRequestParts<Arc<Shared>> for CommandHeaders {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &Arc<Shared>) -> Result<Self, Problem> {
-        let headers = &parts.headers;
+        Self::of(&parts.headers)
+    }
+}
+
+impl CommandHeaders {
+    /// Reads a request's headers.
+    pub(crate) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
         let request_id = request_headers::request_id(headers);
         Ok(Self {
             if_match: expected_versions(headers)?,
@@ -60,7 +65,7 @@ pub(crate) async fn place(
     State(shared): State<Arc<Shared>>,
     headers: CommandHeaders,
     JsonBody(body): JsonBody,
-) -> Result<Response, Problem> {
+) -> Result<Answer, Problem> {
     let command = parse::<PlaceOrderBody<'_>>(&body)?.into_command()?;
     submit(&shared, Target::New, command, headers, &body).await
 }
@@ -71,7 +76,7 @@ pub(crate) async fn add_line(
     OrderPath(id): OrderPath,
     headers: CommandHeaders,
     JsonBody(body): JsonBody,
-) -> Result<Response, Problem> {
+) -> Result<Answer, Problem> {
     let command = parse::<NewLineBody<'_>>(&body)?.into_command()?;
     on_existing(&shared, id, command, headers, &body).await
 }
@@ -81,7 +86,7 @@ pub(crate) async fn remove_line(
     State(shared): State<Arc<Shared>>,
     LinePath(id, line): LinePath,
     headers: CommandHeaders,
-) -> Result<Response, Problem> {
+) -> Result<Answer, Problem> {
     // The line is named by the path, so it belongs into the key's fingerprint.
     let target = line.get().to_be_bytes();
     on_existing(&shared, id, Command::RemoveLine(line), headers, &target).await
@@ -93,7 +98,7 @@ pub(crate) async fn confirm(
     OrderPath(id): OrderPath,
     headers: CommandHeaders,
     JsonBody(body): JsonBody,
-) -> Result<Response, Problem> {
+) -> Result<Answer, Problem> {
     parse_optional::<EmptyBody>(&body)?;
     on_existing(&shared, id, Command::Confirm, headers, &body).await
 }
@@ -104,7 +109,7 @@ pub(crate) async fn pay(
     OrderPath(id): OrderPath,
     headers: CommandHeaders,
     JsonBody(body): JsonBody,
-) -> Result<Response, Problem> {
+) -> Result<Answer, Problem> {
     let command = parse::<PayBody>(&body)?.into_command()?;
     on_existing(&shared, id, command, headers, &body).await
 }
@@ -115,7 +120,7 @@ pub(crate) async fn ship(
     OrderPath(id): OrderPath,
     headers: CommandHeaders,
     JsonBody(body): JsonBody,
-) -> Result<Response, Problem> {
+) -> Result<Answer, Problem> {
     let command = parse_optional::<ShipBody>(&body)?.into_command();
     on_existing(&shared, id, command, headers, &body).await
 }
@@ -126,7 +131,7 @@ pub(crate) async fn deliver(
     OrderPath(id): OrderPath,
     headers: CommandHeaders,
     JsonBody(body): JsonBody,
-) -> Result<Response, Problem> {
+) -> Result<Answer, Problem> {
     parse_optional::<EmptyBody>(&body)?;
     on_existing(&shared, id, Command::Deliver, headers, &body).await
 }
@@ -137,7 +142,7 @@ pub(crate) async fn cancel(
     OrderPath(id): OrderPath,
     headers: CommandHeaders,
     JsonBody(body): JsonBody,
-) -> Result<Response, Problem> {
+) -> Result<Answer, Problem> {
     let command = parse_optional::<CancelBody>(&body)?.into_command();
     on_existing(&shared, id, command, headers, &body).await
 }
@@ -148,7 +153,7 @@ pub(crate) async fn refund(
     OrderPath(id): OrderPath,
     headers: CommandHeaders,
     JsonBody(body): JsonBody,
-) -> Result<Response, Problem> {
+) -> Result<Answer, Problem> {
     let command = parse_optional::<RefundBody>(&body)?.into_command()?;
     on_existing(&shared, id, command, headers, &body).await
 }
@@ -159,7 +164,7 @@ async fn on_existing(
     command: Command,
     headers: CommandHeaders,
     fingerprinted: &[u8],
-) -> Result<Response, Problem> {
+) -> Result<Answer, Problem> {
     if shared.config.require_if_match && headers.if_match == IfMatch::Absent {
         return Err(Problem::new(
             ProblemKind::PreconditionRequired,
@@ -182,7 +187,7 @@ async fn submit(
     command: Command,
     headers: CommandHeaders,
     fingerprinted: &[u8],
-) -> Result<Response, Problem> {
+) -> Result<Answer, Problem> {
     let idempotency = headers.key.map(|key| {
         let operation = command.kind().name().as_bytes();
         let order: &[u8] = match &target {
@@ -211,7 +216,7 @@ async fn submit(
     Ok(answer(shared, target, &outcome))
 }
 
-fn answer(shared: &Shared, target: Target, outcome: &CommandOutcome) -> Response {
+fn answer(shared: &Shared, target: Target, outcome: &CommandOutcome) -> Answer {
     let order = &outcome.order;
     let mut json = Vec::with_capacity(ORDER_JSON_BYTES);
     order_json::write_order(order, &mut json);

@@ -47,7 +47,7 @@ pub use afresh::fold_afresh;
 pub use checkpoints::{Checkpoints, Projection};
 pub use digest::ProjectionDigest;
 pub use error::ReadModelError;
-pub use order_row::OrderRow;
+pub use order_row::{OrderRow, OrderRowRef};
 pub use read_model::{ReadModel, ReadModelConfig};
 pub use reader::{IdempotencyRow, OrderFilter, ReadModelReader};
 pub use workers::{ProjectionStatus, ProjectorConfig, ProjectorWorkers, Redriven};

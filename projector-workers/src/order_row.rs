@@ -48,6 +48,41 @@ pub struct OrderRow {
     pub last_frame: Offset,
 }
 
+/// An [`OrderRow`] as it stands in the database's page: for a reader that only passes it on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OrderRowRef<'a> {
+    /// The order.
+    pub id: OrderId,
+    /// Its partition.
+    pub partition: PartitionId,
+    /// Count of its events.
+    pub version: Version,
+    /// Where it is in its life.
+    pub status: Status,
+    /// Who ordered.
+    pub customer_id: &'a str,
+    /// ISO 4217 code.
+    pub currency: &'a str,
+    /// Minor units.
+    pub total: i64,
+    /// Minor units.
+    pub paid: i64,
+    /// Minor units.
+    pub refunded: i64,
+    /// The id the next added line gets.
+    pub next_line_id: u32,
+    /// JSON array of `{"line_id","sku","quantity","unit_price"}`.
+    pub lines: &'a str,
+    /// JSON object of strings.
+    pub metadata: &'a str,
+    /// Append time of the first event.
+    pub placed_at: Timestamp,
+    /// Append time of the last event.
+    pub updated_at: Timestamp,
+    /// Base offset of the last frame folded into the row.
+    pub last_frame: Offset,
+}
+
 /// The columns [`OrderRow::read`] takes, in its order, between two pieces of SQL.
 macro_rules! select_orders {
     ($rest:literal) => {
@@ -94,23 +129,74 @@ impl OrderRow {
 
     /// Reads what [`select_orders`] selects.
     pub(crate) fn read(row: &Row<'_>) -> Result<Self, ReadRowError> {
-        let id = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
+        OrderRowRef::read(row).map(Self::from)
+    }
+
+    /// The row, borrowed.
+    #[must_use]
+    pub fn as_row_ref(&self) -> OrderRowRef<'_> {
+        OrderRowRef {
+            id: self.id,
+            partition: self.partition,
+            version: self.version,
+            status: self.status,
+            customer_id: &self.customer_id,
+            currency: &self.currency,
+            total: self.total,
+            paid: self.paid,
+            refunded: self.refunded,
+            next_line_id: self.next_line_id,
+            lines: &self.lines,
+            metadata: &self.metadata,
+            placed_at: self.placed_at,
+            updated_at: self.updated_at,
+            last_frame: self.last_frame,
+        }
+    }
+}
+
+impl From<OrderRowRef<'_>> for OrderRow {
+    fn from(row: OrderRowRef<'_>) -> Self {
+        Self {
+            id: row.id,
+            partition: row.partition,
+            version: row.version,
+            status: row.status,
+            customer_id: row.customer_id.to_owned(),
+            currency: row.currency.to_owned(),
+            total: row.total,
+            paid: row.paid,
+            refunded: row.refunded,
+            next_line_id: row.next_line_id,
+            lines: row.lines.to_owned(),
+            metadata: row.metadata.to_owned(),
+            placed_at: row.placed_at,
+            updated_at: row.updated_at,
+            last_frame: row.last_frame,
+        }
+    }
+}
+
+impl<'a> OrderRowRef<'a> {
+    /// Reads what [`select_orders`] selects.
+    pub(crate) fn read(row: &'a Row<'_>) -> Result<Self, ReadRowError> {
+        let text = |column| row.get_ref(column)?.as_str().map_err(rusqlite::Error::from);
+        let id = text(0)?;
         let parsed = OrderId::parse(id);
         let broken = |reason: &str| ReadRowError::Malformed(malformed(id, reason.to_owned()));
-        let status = row.get_ref(3)?.as_str().map_err(rusqlite::Error::from)?;
         Ok(Self {
             id: parsed.map_err(|_| broken("order_id is not a UUID"))?,
             partition: PartitionId::new(row.get(1)?),
             version: Version::new(row.get(2)?),
-            status: Status::parse(status).ok_or_else(|| broken("status is unknown"))?,
-            customer_id: row.get(4)?,
-            currency: row.get(5)?,
+            status: Status::parse(text(3)?).ok_or_else(|| broken("status is unknown"))?,
+            customer_id: text(4)?,
+            currency: text(5)?,
             total: row.get(6)?,
             paid: row.get(7)?,
             refunded: row.get(8)?,
             next_line_id: row.get(9)?,
-            lines: row.get(10)?,
-            metadata: row.get(11)?,
+            lines: text(10)?,
+            metadata: text(11)?,
             placed_at: Timestamp::from_micros(from_sql(row.get(12)?)),
             updated_at: Timestamp::from_micros(from_sql(row.get(13)?)),
             last_frame: Offset::new(from_sql(row.get(14)?)),

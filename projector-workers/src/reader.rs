@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::database::open_reader;
 use crate::digest::{ProjectionDigest, digest};
-use crate::order_row::{OrderRow, ReadRowError, select_orders};
+use crate::order_row::{OrderRow, OrderRowRef, ReadRowError, select_orders};
 use crate::page::page_of;
 use crate::park::is_parked;
 use crate::sql::from_sql;
@@ -123,6 +123,20 @@ impl ReadModelReader {
         ids: &[(PartitionId, OrderId)],
     ) -> Result<Vec<Option<OrderRow>>, ReadModelError> {
         let mut rows: Vec<Option<OrderRow>> = ids.iter().map(|_| None).collect();
+        self.visit_orders(ids, &mut |at, row| rows[at] = row.map(OrderRow::from))?;
+        Ok(rows)
+    }
+
+    /// Shows several orders within one transaction a file: `visit` gets the place in `ids` and the row as it stands in
+    /// the database, once a place, in an order of its own. On an error some places may have been shown.
+    ///
+    /// # Errors
+    /// Whatever SQLite said.
+    pub fn visit_orders(
+        &mut self,
+        ids: &[(PartitionId, OrderId)],
+        visit: &mut dyn FnMut(usize, Option<OrderRowRef<'_>>),
+    ) -> Result<(), ReadModelError> {
         let files = self.files.len();
         for (index, file) in self.files.iter_mut().enumerate() {
             let mut wanted = (0..ids.len())
@@ -131,16 +145,21 @@ impl ReadModelReader {
             if wanted.peek().is_none() {
                 continue;
             }
-            let read = |rows: &mut Vec<Option<OrderRow>>| -> Result<(), ReadRowError> {
+            let read = || -> Result<(), ReadRowError> {
                 let transaction = file.connection.transaction()?;
+                let mut statement = transaction.prepare_cached(ORDER_BY_ID)?;
                 for at in wanted {
-                    rows[at] = order_by_id(&transaction, ids[at].1)?;
+                    let mut rows = statement.query([ids[at].1.text(&mut [0; 36])])?;
+                    let row = rows.next()?;
+                    visit(at, row.map(OrderRowRef::read).transpose()?);
                 }
+                drop(statement);
                 Ok(transaction.commit()?)
             };
-            read(&mut rows).map_err(|error| error.at(&file.path))?;
+            let read = read();
+            read.map_err(|error| error.at(&file.path))?;
         }
-        Ok(rows)
+        Ok(())
     }
 
     /// A page of orders over all partitions, newest first.
@@ -195,11 +214,14 @@ impl ReadModelReader {
 }
 
 /// One row by primary key.
+const ORDER_BY_ID: &str = select_orders!("WHERE order_id = ?1");
+
+/// One row by primary key.
 pub(crate) fn order_by_id(
     connection: &Connection,
     id: OrderId,
 ) -> Result<Option<OrderRow>, ReadRowError> {
-    let mut statement = connection.prepare_cached(select_orders!("WHERE order_id = ?1"))?;
+    let mut statement = connection.prepare_cached(ORDER_BY_ID)?;
     let mut rows = statement.query([id.text(&mut [0; 36])])?;
     rows.next()?.map(OrderRow::read).transpose()
 }

@@ -16,7 +16,7 @@ pub(super) struct Operation {
     /// Names in the components.
     pub(super) parameters: &'static [&'static str],
     pub(super) body: Option<RequestBody>,
-    pub(super) answers: &'static [Answer],
+    pub(super) answers: &'static [Outcome],
     pub(super) problems: &'static [ProblemKind],
 }
 
@@ -29,7 +29,7 @@ pub(super) struct RequestBody {
 }
 
 /// An answer that is no failure.
-pub(super) struct Answer {
+pub(super) struct Outcome {
     pub(super) status: u16,
     pub(super) description: &'static str,
     /// Media type, and the schema's name in the components.
@@ -54,8 +54,8 @@ const fn ok(
     schema: &'static str,
     description: &'static str,
     headers: &'static [&'static str],
-) -> Answer {
-    Answer {
+) -> Outcome {
+    Outcome {
         status: 200,
         description,
         content: Some((JSON, schema)),
@@ -78,7 +78,7 @@ const COMMANDED: &[&str] = &[
     "Idempotency-Replayed",
 ];
 
-const STEPPED: &[Answer] = &[ok("Order", "The order after the step.", COMMANDED)];
+const STEPPED: &[Outcome] = &[ok("Order", "The order after the step.", COMMANDED)];
 
 const PLACE_PROBLEMS: &[ProblemKind] = &[
     ProblemKind::InvalidJson,
@@ -185,7 +185,7 @@ const fn health(route: Route, id: &'static str, summary: &'static str) -> Operat
         description: "",
         parameters: &[],
         body: None,
-        answers: &[Answer {
+        answers: &[Outcome {
             status: 200,
             description: "Alive.",
             content: Some((TEXT, "Text")),
@@ -206,7 +206,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         description: "Acknowledged means: kept as durably as the service is configured to.",
         parameters: &["IdempotencyKey", "RequestId", "Traceparent"],
         body: json("PlaceOrder", true),
-        answers: &[Answer {
+        answers: &[Outcome {
             status: 201,
             description: "The order as it was placed.",
             content: Some((JSON, "Order")),
@@ -288,7 +288,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
                     "Preference-Applied",
                 ],
             ),
-            Answer {
+            Outcome {
                 status: 304,
                 description: "The order still has a version of `If-None-Match`.",
                 content: None,
@@ -386,7 +386,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
             schema: "OrderLines",
             required: true,
         }),
-        answers: &[Answer {
+        answers: &[Outcome {
             status: 200,
             description: "An outcome a line.",
             content: Some(("application/x-ndjson", "OutcomeLines")),
@@ -443,7 +443,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
                       order; an event may be shown again after a reconnect. Ends when the service stops.",
         parameters: &["Partition", "EventType", "From", "LastEventId", "RequestId"],
         body: None,
-        answers: &[Answer {
+        answers: &[Outcome {
             status: 200,
             description: "A stream without an end; `event` is the type, `data` an event.",
             content: Some(("text/event-stream", "Text")),
@@ -577,13 +577,13 @@ pub(super) const OPERATIONS: &[Operation] = &[
         parameters: &["Verbose"],
         body: None,
         answers: &[
-            Answer {
+            Outcome {
                 status: 200,
                 description: "Ready.",
                 content: Some((TEXT, "Text")),
                 headers: &[],
             },
-            Answer {
+            Outcome {
                 status: 503,
                 description: "Not ready, and why.",
                 content: Some((TEXT, "Text")),
@@ -601,7 +601,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         description: "",
         parameters: &[],
         body: None,
-        answers: &[Answer {
+        answers: &[Outcome {
             status: 200,
             description: "The metrics.",
             content: Some(("text/plain; version=0.0.4", "Text")),
