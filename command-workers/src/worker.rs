@@ -297,6 +297,11 @@ impl Worker {
         let cause = error.to_string();
         let (poisons, answer) = match error {
             LogError::StorageFull { .. } => (false, CommandError::StorageFull { partition }),
+            // Nothing of the batch was written; a later one may be.
+            LogError::Io { .. } => {
+                let cause = cause.clone();
+                (false, CommandError::Internal { partition, cause })
+            }
             // Nothing of the batch was written, and nothing will be.
             LogError::Poisoned { .. } | LogError::Fenced { .. } => {
                 let cause = cause.clone();

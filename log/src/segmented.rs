@@ -134,6 +134,10 @@ impl SegmentedLog {
             });
         }
         create_directory(&*disk, &config.directory)?;
+        // Before anything new is written: on a full disk this is the space to do it with.
+        for partition in 0..config.partitions {
+            remove_leftovers(&config, &*disk, partition)?;
+        }
         let epoch = epoch::advance(&*disk, &config.directory)?;
         let preparer = Preparer::start(config.preparation).map_err(|source| LogError::Io {
             action: "starting the background thread of",
@@ -334,6 +338,38 @@ fn check_junction(partition: &Partition) -> Result<Option<SegmentFooter>, LogErr
     }
 }
 
+/// Removes what an interrupted preparation left.
+fn remove_leftovers(
+    config: &SegmentedConfig,
+    disk: &dyn Disk,
+    partition: u16,
+) -> Result<(), LogError> {
+    let directory = config.partition_directory(partition);
+    let leftovers = match recovery::list_segments(disk, &directory) {
+        Ok((_, leftovers)) => leftovers,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => {
+            let path = directory;
+            return Err(LogError::Io {
+                action: "listing",
+                path,
+                source,
+            });
+        }
+    };
+    for path in leftovers {
+        disk.remove(&path).map_err(|source| {
+            let action = "removing";
+            LogError::Io {
+                action,
+                path: path.clone(),
+                source,
+            }
+        })?;
+    }
+    Ok(())
+}
+
 fn open_partition(
     config: &SegmentedConfig,
     disk: &Arc<dyn Disk>,
@@ -352,12 +388,8 @@ fn open_partition(
         }
     };
     create_directory(&**disk, &directory)?;
-    let (mut bases, leftovers) =
+    let (mut bases, _) =
         recovery::list_segments(&**disk, &directory).map_err(io_error("listing"))?;
-    for leftover in leftovers {
-        disk.remove(&leftover)
-            .map_err(io_error("removing an unfinished file of"))?;
-    }
     if bases.is_empty() {
         let first = Partition::new(
             Arc::clone(disk),
@@ -381,7 +413,15 @@ fn open_partition(
     let last_base = bases[bases.len() - 1];
     let last = recovery::recover(disk, &directory, identity, last_base, Repair::Tail)?;
     let (partition, last) = load_partition(disk, directory, identity, &bases, last);
-    let footer_before = check_junction(&partition)?;
+    // Damage at the junction makes the partition unwritable, as damage in a frame does; the others go on.
+    let footer_before = match check_junction(&partition) {
+        Ok(footer) => footer,
+        Err(damage @ LogError::Damaged { .. }) => {
+            partition.poison(&damage);
+            None
+        }
+        Err(error) => return Err(error),
+    };
     let last_before = footer_before.map_or(0, |footer| footer.last_append_time);
     // Above every epoch in the log, even if the file that counts them was lost.
     let epoch_before = footer_before

@@ -79,8 +79,11 @@ impl Write<'_> {
         let most = 2 * self.changes.keys.len() as u64 + KEYS_FORGOTTEN_EXTRA;
         transaction
             .prepare_cached(
-                "DELETE FROM IdempotencyKey WHERE partition = ?1 AND appended_at < ?2 AND frame IN \
-                 (SELECT frame FROM IdempotencyKey WHERE partition = ?1 AND appended_at < ?2 ORDER BY frame LIMIT ?3)",
+                // The oldest first, and only then whether they have expired: append times do not go back, and a search
+                // for what has expired would look at every key that has not.
+                "DELETE FROM IdempotencyKey WHERE partition = ?1 AND frame IN \
+                 (SELECT frame FROM (SELECT frame, appended_at FROM IdempotencyKey WHERE partition = ?1 \
+                  ORDER BY frame LIMIT ?3) WHERE appended_at < ?2)",
             )?
             .execute(params![
                 self.partition.get(),

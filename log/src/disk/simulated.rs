@@ -268,6 +268,9 @@ impl Disk for SimulatedDisk {
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
         let mut state = self.state();
         state.count()?;
+        if !state.names.contains_key(path) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
         let within = state
             .names
             .keys()

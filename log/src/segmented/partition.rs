@@ -1,5 +1,6 @@
 //! What the writer, the readers and the background threads of one partition share.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
@@ -27,6 +28,7 @@ pub(super) struct Partition {
     segments: RwLock<Arc<Vec<Arc<Segment>>>>,
     poison: OnceLock<String>,
     unsynced: Mutex<Option<Unsynced>>,
+    syncing: Mutex<()>,
 }
 
 /// What a background sync has to make durable.
@@ -57,6 +59,7 @@ impl Partition {
             segments: RwLock::new(Arc::new(segments)),
             poison: OnceLock::new(),
             unsynced: Mutex::new(None),
+            syncing: Mutex::new(()),
         }
     }
 
@@ -109,6 +112,16 @@ impl Partition {
         });
     }
 
+    /// Syncs a file of this partition, one sync at a time: the kernel tells a failed write-back to one of two syncs that
+    /// race on a descriptor, and the other, told nothing, must not publish what was lost. A failure poisons.
+    pub(super) fn sync(&self, file: &dyn DiskFile) -> io::Result<()> {
+        let _one_at_a_time = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(cause) = self.poisoned() {
+            return Err(io::Error::other(cause.to_owned()));
+        }
+        file.sync_data().inspect_err(|error| self.poison(error))
+    }
+
     /// Syncs what was left unsynced and makes it visible. A failure poisons the partition.
     pub(super) fn sync_left(&self) -> Result<(), LogError> {
         let left = self
@@ -123,14 +136,12 @@ impl Partition {
             return Ok(());
         }
         self.check_poison()?;
-        if let Err(source) = file.sync_data() {
-            self.poison(&source);
-            return Err(LogError::OutcomeUnknown {
+        self.sync(&*file)
+            .map_err(|source| LogError::OutcomeUnknown {
                 partition: self.id,
                 at: self.durable_end.load(),
                 source,
-            });
-        }
+            })?;
         self.durable_end.publish(end);
         Ok(())
     }

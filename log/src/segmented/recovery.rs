@@ -115,14 +115,14 @@ fn judge(frames: &[u8], identity: Identity, tail: &Tail, fault: Option<FrameFaul
         return Verdict::Clean;
     }
     let fault = fault.unwrap_or(FrameFault::Missing);
-    // A later frame that was written when more than the proven end was synced: what is missing had been acknowledged.
+    // A later frame that was written when more than the proven end was synced: what is missing had been acknowledged. Or
+    // one that starts at the proven end: what is missing is a marker, which is synced before anything is written behind it.
     let mut at = FRAME_ALIGNMENT;
     while at + FRAME_HEADER_BYTES <= behind.len() {
         // A stored checksum of zero is possible, but not worth looking at every zero of the file: one frame in 2^32.
         if !is_zero(&behind[at..at + 4])
             && let Ok(Some(header)) = FrameHeader::read(&behind[at..], identity)
-            && header.base > tail.end
-            && header.synced > tail.end
+            && (header.base == tail.end || (header.base > tail.end && header.synced > tail.end))
         {
             return Verdict::Damaged {
                 fault,

@@ -547,6 +547,17 @@ fn damage_before_the_idle_marker() -> Outcome {
     judge_flip(&disk, &log, SEGMENT_HEADER_BYTES + 20)
 }
 
+fn damaged_idle_marker() -> Outcome {
+    let disk = SimulatedDisk::new();
+    let log = open(&disk).map_err(|error| error.to_string())?;
+    let mut writer = log.writer(P0).map_err(|error| error.to_string())?;
+    append_one(&mut *writer, 1)?;
+    let marker = log.status()[0].active_segment_bytes;
+    writer.idle().map_err(|error| error.to_string())?;
+    append_one(&mut *writer, 2)?;
+    judge_flip(&disk, &log, crate::layout::index(marker) + 20)
+}
+
 fn judge_flip(disk: &SimulatedDisk, log: &SegmentedLog, at: usize) -> Outcome {
     let segment = disk
         .open(&log.partitions[0].segments()[0].path)
@@ -621,7 +632,7 @@ fn one_process() -> Outcome {
 
 type Suite = (&'static str, fn() -> Outcome);
 
-const SUITES: [Suite; 9] = [
+const SUITES: [Suite; 10] = [
     ("misplaced_frames", misplaced_frames),
     ("leftover_frames", leftover_frames),
     ("epochs", epochs),
@@ -630,6 +641,7 @@ const SUITES: [Suite; 9] = [
         "damage_before_the_idle_marker",
         damage_before_the_idle_marker,
     ),
+    ("damaged_idle_marker", damaged_idle_marker),
     ("flipped_bits", flipped_bits),
     ("one_process", one_process),
     (

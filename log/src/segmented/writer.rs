@@ -70,9 +70,10 @@ impl SegmentedWriter {
 
     /// Makes sure that the next segment is there and holds `needed` bytes; otherwise nothing may be written.
     fn reserve_next(&self, needed: u64) -> Result<Prepared, LogError> {
+        // A failure of before may be over, and nobody may have asked yet: ask once more before giving up.
         let ready = match self.partition.next_segment.wait_ready() {
-            Some(ready) => ready,
-            None => {
+            Some(Ok(())) => Ok(()),
+            Some(Err(_)) | None => {
                 self.prepare_next();
                 self.partition.next_segment.wait_ready().unwrap_or(Ok(()))
             }
@@ -141,6 +142,7 @@ impl SegmentedWriter {
             self.active
                 .first_append_time
                 .get_or_insert(header.appended_at);
+            self.last_append_time = AppendTime::from_micros(header.appended_at);
             self.hints
                 .extend(hint_of(&header, self.active.segment.base, index(position)));
         }
@@ -170,7 +172,7 @@ impl SegmentedWriter {
             .file
             .write_all_at(&footer.to_bytes(partition.identity), footer_position)?;
         if keeps(Mutant::SealSync) {
-            self.active.file.sync_data()?;
+            self.partition.sync(&*self.active.file)?;
         }
         self.active.segment.note(&self.hints);
         self.hints.clear();
@@ -223,7 +225,7 @@ impl SegmentedWriter {
         self.scratch.resize(FRAME_HEADER_BYTES, 0);
         marker.write_unsealed(&mut self.scratch);
         self.write_frames(&[0], 0, FRAME_HEADER_BYTES)?;
-        self.active.file.sync_data()
+        self.partition.sync(&*self.active.file)
     }
 }
 
@@ -327,7 +329,6 @@ impl PartitionWriter for SegmentedWriter {
         let written = self.write_batch(batch, next);
         self.or_poison(start, written)?;
         self.end = batch.end();
-        self.last_append_time = batch.last_append_time();
         self.partition
             .active_bytes
             .store(self.active.position, Ordering::Relaxed);
@@ -339,7 +340,8 @@ impl PartitionWriter for SegmentedWriter {
                 self.partition.durable_end.publish(self.end);
             }
             if keeps(Mutant::BatchSync) {
-                self.or_poison(start, self.active.file.sync_data())?;
+                let synced = self.partition.sync(&*self.active.file);
+                self.or_poison(start, synced)?;
             }
             sync_time = began.elapsed();
         }
