@@ -4,7 +4,7 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Sender, channel, sync_channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -14,6 +14,9 @@ use crate::board::Board;
 use crate::metrics::Metrics;
 use crate::worker::{Redrive, Worker};
 use crate::{Projection, ReadModel, ReadModelError};
+
+/// Most redrives that wait for one worker; whoever asks for more waits with them.
+const REDRIVES_WAITING_MAX: usize = 16;
 
 /// How the workers behave.
 #[derive(Debug, Clone)]
@@ -59,7 +62,7 @@ pub struct Redriven {
 pub struct ProjectorWorkers {
     board: Arc<Board>,
     /// By partition.
-    requests: Vec<Sender<Redrive>>,
+    requests: Vec<SyncSender<Redrive>>,
     stop: Arc<AtomicBool>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -101,7 +104,7 @@ impl ProjectorWorkers {
     }
 
     fn spawn(&mut self, partition: PartitionId, mut worker: Worker) -> Result<(), ReadModelError> {
-        let (sender, requests) = channel();
+        let (sender, requests) = sync_channel(REDRIVES_WAITING_MAX);
         let (stop, board) = (Arc::clone(&self.stop), Arc::clone(&self.board));
         let name = format!("projector-{partition}");
         let thread = std::thread::Builder::new()
