@@ -20,7 +20,7 @@ mod writer;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -399,8 +399,13 @@ fn open_partition(
             Offset::ZERO,
             0,
         );
-        let prepared = preparer::prepare(&**disk, &directory, config.segment_bytes_first)
-            .map_err(io_error("making the first segment of"))?;
+        let prepared = preparer::prepare(
+            &**disk,
+            &directory,
+            config.segment_bytes_first,
+            &AtomicBool::new(false),
+        )
+        .map_err(io_error("making the first segment of"))?;
         writer::name_segment(&first, prepared, Offset::ZERO, epoch)
             .map_err(io_error("making the first segment of"))?;
         bases.push(0);

@@ -5,9 +5,10 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use super::Preparation;
 use super::partition::Partition;
@@ -107,28 +108,50 @@ enum Job {
     SaveHints(Arc<Segment>),
 }
 
-/// Makes segments ahead and saves the indexes of sealed ones, in the background or inline. The background thread ends when
-/// the last handle is dropped.
+/// Makes segments ahead and saves the indexes of sealed ones, in the background or inline.
 #[derive(Debug, Clone)]
 pub(super) struct Preparer {
     /// `None` works inline.
+    background: Option<Arc<Background>>,
+}
+
+/// The thread. It has ended when the last handle is gone: nobody touches the files of a log that was closed.
+#[derive(Debug)]
+struct Background {
     jobs: Option<Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.jobs = None;
+        if let Some(Err(_)) = self.thread.take().map(JoinHandle::join) {
+            tracing::error!("the thread that prepares segments panicked");
+        }
+    }
 }
 
 impl Preparer {
     pub(super) fn start(preparation: Preparation) -> io::Result<Self> {
         if preparation == Preparation::Inline {
-            return Ok(Self { jobs: None });
+            return Ok(Self { background: None });
         }
         let (jobs, queue) = channel();
-        thread::Builder::new()
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = thread::Builder::new()
             .name("log-prepare".to_owned())
             .spawn(move || {
                 for job in queue {
-                    run(job);
+                    run(job, &stopped);
                 }
             })?;
-        Ok(Self { jobs: Some(jobs) })
+        let (jobs, thread) = (Some(jobs), Some(thread));
+        Ok(Self {
+            background: Some(Arc::new(Background { jobs, thread, stop })),
+        })
     }
 
     /// Asks for the next segment of a partition, unless it is on its way.
@@ -150,21 +173,26 @@ impl Preparer {
     }
 
     fn hand_over(&self, job: Job) -> bool {
-        match &self.jobs {
-            Some(jobs) => jobs.send(job).is_ok(),
+        match &self.background {
+            Some(background) => background
+                .jobs
+                .as_ref()
+                .is_some_and(|jobs| jobs.send(job).is_ok()),
             None => {
-                run(job);
+                run(job, &AtomicBool::new(false));
                 true
             }
         }
     }
 }
 
-fn run(job: Job) {
+fn run(job: Job, stop: &AtomicBool) {
     match job {
         Job::Prepare(partition, capacity) => {
-            let prepared = prepare(&*partition.disk, &partition.directory, capacity);
-            if let Err(error) = &prepared {
+            let prepared = prepare(&*partition.disk, &partition.directory, capacity, stop);
+            if let Err(error) = &prepared
+                && !stop.load(Ordering::Relaxed)
+            {
                 let directory = partition.directory.display();
                 tracing::warn!(%directory, %error, "the next segment cannot be made");
             }
@@ -178,11 +206,16 @@ fn run(job: Job) {
     }
 }
 
-/// Makes a file of `capacity` zeros and syncs it. Leaves nothing behind if it fails.
-pub(super) fn prepare(disk: &dyn Disk, directory: &Path, capacity: u64) -> io::Result<Prepared> {
+/// Makes a file of `capacity` zeros and syncs it, unless `stop` is set. Leaves nothing behind if it fails.
+pub(super) fn prepare(
+    disk: &dyn Disk,
+    directory: &Path,
+    capacity: u64,
+    stop: &AtomicBool,
+) -> io::Result<Prepared> {
     let path = directory.join(PREPARED_NAME);
     let file = disk.create(&path)?;
-    match fill(&*file, capacity) {
+    match fill(&*file, capacity, stop) {
         Ok(()) => Ok(Prepared {
             file,
             path,
@@ -196,7 +229,7 @@ pub(super) fn prepare(disk: &dyn Disk, directory: &Path, capacity: u64) -> io::R
     }
 }
 
-fn fill(file: &dyn DiskFile, capacity: u64) -> io::Result<()> {
+fn fill(file: &dyn DiskFile, capacity: u64, stop: &AtomicBool) -> io::Result<()> {
     match file.allocate(capacity) {
         // The zeros below reserve the space where the file system cannot do it ahead.
         Err(error) if error.kind() == io::ErrorKind::Unsupported => {}
@@ -205,6 +238,9 @@ fn fill(file: &dyn DiskFile, capacity: u64) -> io::Result<()> {
     let zeros = vec![0; ZEROS_BYTES.min(index(capacity))];
     let mut position = 0;
     while position < capacity {
+        if stop.load(Ordering::Relaxed) {
+            return Err(io::Error::other("the log is being closed"));
+        }
         let step = (capacity - position).min(zeros.len() as u64);
         file.write_all_at(&zeros[..index(step)], position)?;
         position += step;

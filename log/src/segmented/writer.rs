@@ -1,7 +1,7 @@
 //! The one writing end of a partition: a batch is one write and one sync.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::partition::Partition;
@@ -109,6 +109,7 @@ impl SegmentedWriter {
             &*self.partition.disk,
             &self.partition.directory,
             self.next_capacity(needed),
+            &AtomicBool::new(false),
         )
         .map_err(storage_error)
     }
