@@ -1,6 +1,7 @@
 //! Changes into SQLite: rows and checkpoint in one transaction, or nothing.
 
-use order_domain::OrderId;
+use std::sync::LazyLock;
+
 use order_log::{Offset, PartitionId};
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Statement, ToSql, Transaction, TransactionBehavior, params};
@@ -10,7 +11,7 @@ use crate::crash::{CrashPoint, Crashes};
 use crate::fold::{Changes, UsedKey};
 use crate::park;
 use crate::projection_set::ProjectionSet;
-use crate::row_change::{Change, RowChange, RowTexts};
+use crate::row_change::{Change, RowChange};
 use crate::sql::to_sql;
 use crate::trouble::Trouble;
 
@@ -129,15 +130,32 @@ impl Write<'_> {
     }
 }
 
+/// Columns of `OrderView`.
+const COLUMNS: usize = 15;
+
+/// Rows of one insert statement where that many follow each other: between the rows of a statement SQLite keeps its
+/// cursors where they are, which saves a tenth of the time.
+const ROWS_AT_ONCE: usize = 16;
+
+/// An insert of some rows. `OR FAIL`, because the transaction is rolled back as a whole anyway: otherwise SQLite copies
+/// every page before it changes it, to be able to take back this statement alone.
+fn insert_of(rows: usize) -> String {
+    let row = format!("(?{})", ", ?".repeat(COLUMNS - 1));
+    let rows = vec![row; rows].join(", ");
+    format!("INSERT OR FAIL INTO OrderView VALUES {rows}")
+}
+
+static INSERT: LazyLock<String> = LazyLock::new(|| insert_of(1));
+static INSERT_MANY: LazyLock<String> = LazyLock::new(|| insert_of(ROWS_AT_ONCE));
+
 /// Writes the rows in key order, so that neighbours share a page that is in memory already.
 fn write_orders(
     connection: &Connection,
     partition: PartitionId,
     changes: &Changes,
 ) -> Result<(), Trouble> {
-    let mut insert = connection.prepare_cached(
-        "INSERT INTO OrderView VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
-    )?;
+    let mut insert = connection.prepare_cached(&INSERT)?;
+    let mut insert_many = connection.prepare_cached(&INSERT_MANY)?;
     // An update that names a column of an index rewrites the index's entry, changed or not.
     let mut step = connection.prepare_cached(
         "UPDATE OrderView SET version = ?2, updated_at = ?3, last_frame = ?4, status = ?5, paid = ?6, refunded = ?7 \
@@ -151,36 +169,37 @@ fn write_orders(
         "UPDATE OrderView SET version = ?2, updated_at = ?3, last_frame = ?4, total = ?5, next_line_id = ?6, lines = ?7, \
          status = ?8, paid = ?9, refunded = ?10 WHERE order_id = ?1",
     )?;
-    for row in &changes.rows {
-        let texts = row.texts(&changes.texts);
-        let statement = match row.change {
-            Change::Insert => &mut insert,
-            Change::Step => &mut step,
+    let texts = changes.texts.as_slice();
+    let mut rest = changes.rows.as_slice();
+    while let Some(row) = rest.first() {
+        let many = rest
+            .get(..ROWS_AT_ONCE)
+            .filter(|rows| rows.iter().all(|row| row.change == Change::Insert));
+        if let Some(rows) = many {
+            for (row, first) in rows.iter().zip((1..).step_by(COLUMNS)) {
+                bind_row(&mut insert_many, first, partition, row, texts)?;
+            }
+            insert_many.raw_execute()?;
+            rest = &rest[ROWS_AT_ONCE..];
+            continue;
+        }
+        rest = &rest[1..];
+        if row.change == Change::Insert {
+            bind_row(&mut insert, 1, partition, row, texts)?;
+            insert.raw_execute()?;
+            continue;
+        }
+        let update = match row.change {
             Change::Lines => &mut lines,
             Change::LinesAndStep => &mut lines_and_step,
+            Change::Insert | Change::Step => &mut step,
         };
-        let id = OrderId::from_bytes(*row.key.as_bytes());
-        statement.raw_bind_parameter(1, id.text(&mut [0; 36]))?;
-        match row.change {
-            Change::Insert => bind_row(statement, partition, row, &texts)?,
-            Change::Step => {
-                bind_update(statement, row)?;
-                bind_step(statement, row, 5)?;
-            }
-            Change::Lines => {
-                bind_update(statement, row)?;
-                bind_lines(statement, row, &texts)?;
-            }
-            Change::LinesAndStep => {
-                bind_update(statement, row)?;
-                bind_lines(statement, row, &texts)?;
-                bind_step(statement, row, 8)?;
-            }
-        }
-        if statement.raw_execute()? != 1 {
+        bind_update(update, row, texts)?;
+        if update.raw_execute()? != 1 {
             return Err(Trouble::Halt(format!(
-                "the row of order {id} vanished between being read and being written: another process writes the same \
-                 file; stop it, then restart this one"
+                "the row of order {} vanished between being read and being written: another process writes the same \
+                 file; stop it, then restart this one",
+                row.id()
             )));
         }
     }
@@ -189,46 +208,48 @@ fn write_orders(
 
 fn bind_row(
     insert: &mut Statement<'_>,
+    first: usize,
     partition: PartitionId,
     row: &RowChange,
-    texts: &RowTexts<'_>,
+    texts: &[u8],
 ) -> rusqlite::Result<()> {
-    insert.raw_bind_parameter(2, partition.get())?;
-    insert.raw_bind_parameter(3, row.version)?;
-    insert.raw_bind_parameter(4, row.status.name())?;
-    insert.raw_bind_parameter(5, Text(texts.customer_id))?;
-    insert.raw_bind_parameter(6, Text(texts.currency))?;
-    insert.raw_bind_parameter(7, row.total)?;
-    insert.raw_bind_parameter(8, row.paid)?;
-    insert.raw_bind_parameter(9, row.refunded)?;
-    insert.raw_bind_parameter(10, row.next_line_id)?;
-    insert.raw_bind_parameter(11, Text(texts.lines))?;
-    insert.raw_bind_parameter(12, Text(texts.metadata))?;
-    insert.raw_bind_parameter(13, to_sql(row.placed_at))?;
-    insert.raw_bind_parameter(14, to_sql(row.updated_at))?;
-    insert.raw_bind_parameter(15, to_sql(row.last_frame.get()))
+    let texts = row.texts(texts);
+    insert.raw_bind_parameter(first, row.id().text(&mut [0; 36]))?;
+    insert.raw_bind_parameter(first + 1, partition.get())?;
+    insert.raw_bind_parameter(first + 2, row.version)?;
+    insert.raw_bind_parameter(first + 3, row.status.name())?;
+    insert.raw_bind_parameter(first + 4, Text(texts.customer_id))?;
+    insert.raw_bind_parameter(first + 5, Text(texts.currency))?;
+    insert.raw_bind_parameter(first + 6, row.total)?;
+    insert.raw_bind_parameter(first + 7, row.paid)?;
+    insert.raw_bind_parameter(first + 8, row.refunded)?;
+    insert.raw_bind_parameter(first + 9, row.next_line_id)?;
+    insert.raw_bind_parameter(first + 10, Text(texts.lines))?;
+    insert.raw_bind_parameter(first + 11, Text(texts.metadata))?;
+    insert.raw_bind_parameter(first + 12, to_sql(row.placed_at))?;
+    insert.raw_bind_parameter(first + 13, to_sql(row.updated_at))?;
+    insert.raw_bind_parameter(first + 14, to_sql(row.last_frame.get()))
 }
 
-fn bind_update(update: &mut Statement<'_>, row: &RowChange) -> rusqlite::Result<()> {
+/// Binds an update by the numbers its statement has: 1 to 4 are in each, then come the lines, then the step.
+fn bind_update(update: &mut Statement<'_>, row: &RowChange, texts: &[u8]) -> rusqlite::Result<()> {
+    update.raw_bind_parameter(1, row.id().text(&mut [0; 36]))?;
     update.raw_bind_parameter(2, row.version)?;
     update.raw_bind_parameter(3, to_sql(row.updated_at))?;
-    update.raw_bind_parameter(4, to_sql(row.last_frame.get()))
-}
-
-fn bind_lines(
-    update: &mut Statement<'_>,
-    row: &RowChange,
-    texts: &RowTexts<'_>,
-) -> rusqlite::Result<()> {
-    update.raw_bind_parameter(5, row.total)?;
-    update.raw_bind_parameter(6, row.next_line_id)?;
-    update.raw_bind_parameter(7, Text(texts.lines))
-}
-
-fn bind_step(update: &mut Statement<'_>, row: &RowChange, first: usize) -> rusqlite::Result<()> {
-    update.raw_bind_parameter(first, row.status.name())?;
-    update.raw_bind_parameter(first + 1, row.paid)?;
-    update.raw_bind_parameter(first + 2, row.refunded)
+    update.raw_bind_parameter(4, to_sql(row.last_frame.get()))?;
+    let mut next = 5;
+    if matches!(row.change, Change::Lines | Change::LinesAndStep) {
+        update.raw_bind_parameter(next, row.total)?;
+        update.raw_bind_parameter(next + 1, row.next_line_id)?;
+        update.raw_bind_parameter(next + 2, Text(row.texts(texts).lines))?;
+        next += 3;
+    }
+    if matches!(row.change, Change::Step | Change::LinesAndStep) {
+        update.raw_bind_parameter(next, row.status.name())?;
+        update.raw_bind_parameter(next + 1, row.paid)?;
+        update.raw_bind_parameter(next + 2, row.refunded)?;
+    }
+    Ok(())
 }
 
 fn write_keys(

@@ -55,6 +55,11 @@ impl FrameBatch {
         self.frames.clear();
     }
 
+    /// Room kept for the bytes of records.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// Copies the frames from `from` on, within the limit; returns the offset after the last of them.
     pub(crate) fn fill(
         &mut self,

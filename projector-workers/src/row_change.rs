@@ -3,7 +3,7 @@
 //! Most orders of a batch are new and have one event. Ten thousand of them as [`order_domain::Order`]s are a hundred
 //! thousand small pieces of memory, which push SQLite's pages out of the processor's caches; so they are two long arrays.
 
-use order_domain::Status;
+use order_domain::{OrderId, Status};
 use order_log::{Key, Offset};
 
 use crate::order_case::Changed;
@@ -25,7 +25,7 @@ pub(crate) enum Change {
 /// One row's numbers, and where its texts are.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RowChange {
-    pub(crate) key: Key,
+    key: Key,
     pub(crate) change: Change,
     pub(crate) status: Status,
     pub(crate) version: u32,
@@ -90,6 +90,11 @@ impl RowChange {
             last_frame: changed.last_frame,
             bounds,
         }
+    }
+
+    /// The row's key.
+    pub(crate) const fn id(&self) -> OrderId {
+        OrderId::from_bytes(*self.key.as_bytes())
     }
 
     /// The row's texts, out of the buffer they were appended to.

@@ -26,7 +26,8 @@ use crate::trouble::Trouble;
 use crate::workers::{ProjectorConfig, Redriven};
 use crate::{Projection, ReadModel, ReadModelError};
 
-/// Most bytes of events in one batch, whatever their count: bounds the memory of a worker.
+/// Most bytes of frames in one batch, whatever their count: bounds the memory of a worker, to about four times this, and
+/// the length of its transactions, to some ten thousand orders.
 const BATCH_BYTES_MAX: u64 = 4 << 20;
 
 /// How long a worker with nothing to do waits before it looks for requests. New frames wake it at once.
@@ -37,6 +38,9 @@ const IDLE: Duration = Duration::from_millis(100);
 const GATHER: Duration = Duration::from_millis(4);
 /// Batches of this many records are neither a lone event nor a backlog.
 const GATHERED_RECORDS: std::ops::Range<u64> = 4..1024;
+
+/// Most bytes of frames an idle worker keeps room for.
+const IDLE_BYTES_MAX: usize = 64 << 10;
 
 /// First and longest pause before something that failed is tried again.
 const BACKOFF_FIRST: Duration = Duration::from_millis(10);
@@ -155,7 +159,9 @@ impl Worker {
                         Step::Moved if GATHERED_RECORDS.contains(&self.applied_records) => GATHER,
                         Step::Moved => continue,
                         Step::CaughtUp(end) => {
-                            self.log.wait_beyond(end, IDLE);
+                            if self.log.wait_beyond(end, IDLE) == end {
+                                self.let_go_of_memory();
+                            }
                             continue;
                         }
                         Step::Paused => IDLE,
@@ -170,6 +176,14 @@ impl Worker {
             }
         }
         Ok(())
+    }
+
+    /// Gives back what a large batch took, when nothing is left to do.
+    fn let_go_of_memory(&mut self) {
+        if self.batch.memory_bytes() > IDLE_BYTES_MAX {
+            self.batch = FrameBatch::default();
+            self.changes = Changes::default();
+        }
     }
 
     /// Counts a trouble that may pass and gives its reason; gives up on any other.
