@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::BearerToken;
+use crate::{BearerToken, Tls};
 
 /// How the API behaves. [`ApiConfig::default`] is what a first run gets.
 #[derive(Debug, Clone)]
@@ -34,6 +34,8 @@ pub struct ApiConfig {
     pub require_if_match: bool,
     /// Who may use the API; without any, everybody who reaches it.
     pub tokens: Vec<BearerToken>,
+    /// What to prove the service with; without it, HTTP is not encrypted.
+    pub tls: Option<Tls>,
     /// How long a used idempotency key is remembered: published, not enforced here.
     pub idempotency_retention: Duration,
 }
@@ -55,6 +57,7 @@ impl Default for ApiConfig {
             bulk_lines_max: 1000,
             require_if_match: false,
             tokens: Vec::new(),
+            tls: None,
             idempotency_retention: Duration::from_secs(24 * 60 * 60),
         }
     }

@@ -40,9 +40,11 @@ mod router;
 mod serve;
 mod sync_token;
 mod time_text;
+mod tls;
 mod writes;
 
 pub use api::{Api, ApiParts, Check, StartError};
 pub use auth::{BearerToken, InvalidToken, PublicBind, Scope, check_listen};
 pub use config::ApiConfig;
 pub use serve::{Endpoints, Listener, serve};
+pub use tls::{Tls, TlsError};

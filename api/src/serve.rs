@@ -13,13 +13,14 @@ use std::time::{Duration, Instant};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
 use crate::Api;
 use crate::route::Route;
+use crate::tls::Tls;
 
 /// Most bytes of a request's head and of what is buffered of its body at once.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
@@ -182,6 +183,26 @@ async fn serve_connection(
         tracing::debug!(%error, "the connection ended before it began");
         return;
     }
+    let Some(Tls(acceptor)) = &api.shared.config.tls else {
+        return speak_http(stream, endpoints, &api).await;
+    };
+    let greeted = tokio::select! {
+        biased;
+        () = api.shared.stopped() => return,
+        greeted = tokio::time::timeout(api.shared.config.header_timeout, acceptor.accept(stream)) => greeted,
+    };
+    match greeted {
+        Ok(Ok(stream)) => speak_http(stream, endpoints, &api).await,
+        Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+        Err(_elapsed) => tracing::debug!("a TLS handshake took too long"),
+    }
+}
+
+/// Speaks HTTP on an open stream until it ends.
+async fn speak_http<S>(stream: S, endpoints: Endpoints, api: &Api)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let clock = Arc::new(api.connection_clock());
     let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
         let answer = api.clone().answer(request, endpoints, Arc::clone(&clock));

@@ -1,8 +1,9 @@
 //! Connections that are slow, broken or too many: none of them costs the others anything.
 
+use std::process::Command;
 use std::time::Duration;
 
-use order_api::ApiConfig;
+use order_api::{ApiConfig, Tls};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -164,6 +165,67 @@ async fn a_body_over_the_limit_is_refused_before_it_is_sent() {
                  content-length: 999999999\r\n\r\n";
     let answer = exchange(&served, head).await;
     assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_knows_the_certificate_speaks_tls() {
+    let directory = tempfile::tempdir().unwrap();
+    let (certificate, key) = (
+        directory.path().join("cert.pem"),
+        directory.path().join("key.pem"),
+    );
+    let made = Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+        ])
+        .args(["-nodes", "-days", "2", "-subj", "/CN=localhost"])
+        .args(["-addext", "subjectAltName=DNS:localhost"])
+        .arg("-keyout")
+        .arg(&key)
+        .arg("-out")
+        .arg(&certificate)
+        .output();
+    if !made.is_ok_and(|made| made.status.success()) {
+        eprintln!("LEFT OUT: `openssl` is not installed, so TLS was not tried");
+        return;
+    }
+    let unfit = Tls::from_pem_files(&key, &certificate).expect_err("the files are swapped");
+    assert!(unfit.to_string().contains("key.pem"), "{unfit}");
+    let config = ApiConfig {
+        tls: Some(Tls::from_pem_files(&certificate, &key).unwrap()),
+        ..config()
+    };
+    let world = World::with(config);
+    let served = world.serve().await;
+    let curl = |trust: &[&std::ffi::OsStr]| {
+        let mut curl = Command::new("curl");
+        curl.args(["-s", "--max-time", "20"]).args(trust);
+        curl.arg(format!("https://localhost:{}/livez", served.address.port()));
+        curl.arg("--resolve")
+            .arg(format!("localhost:{}:127.0.0.1", served.address.port()));
+        async move {
+            tokio::task::spawn_blocking(move || curl.output().unwrap())
+                .await
+                .unwrap()
+        }
+    };
+    let trusting = curl(&["--cacert".as_ref(), certificate.as_ref()]).await;
+    assert_eq!(
+        String::from_utf8_lossy(&trusting.stdout),
+        "ok\n",
+        "{trusting:?}"
+    );
+    assert!(
+        !curl(&[]).await.status.success(),
+        "a stranger's certificate is believed"
+    );
+    let plain = exchange(&served, GET).await;
+    assert!(!plain.starts_with("HTTP/1.1 200"), "{plain}");
 }
 
 #[tokio::test]
