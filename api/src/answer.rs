@@ -102,11 +102,15 @@ pub(crate) fn text(status: StatusCode, text: impl Into<Bytes>) -> Answer {
     response
 }
 
-/// Says which version of an order this is, and that a cache must ask before it shows it again.
+/// Says which version of an order this is.
 pub(crate) fn put_version(response: &mut Answer, version: Version) {
-    let headers = response.headers_mut();
-    headers.insert(ETAG, entity_tag(version));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    response.headers_mut().insert(ETAG, entity_tag(version));
+}
+
+/// Says that a cache must ask before it shows this again.
+pub(crate) fn put_no_cache(response: &mut Answer) {
+    let value = HeaderValue::from_static("private, no-cache");
+    response.headers_mut().insert(CACHE_CONTROL, value);
 }
 
 /// The strong entity tag of a version.
@@ -128,9 +132,14 @@ pub(crate) fn put_sync_token(response: &mut Answer, token: SyncToken, seal: Seal
     response.headers_mut().insert(SYNC_TOKEN, value);
 }
 
+/// A header value of ASCII digits and punctuation.
+pub(crate) fn digits(text: Vec<u8>) -> HeaderValue {
+    HeaderValue::from_maybe_shared(Bytes::from(text)).expect("the text is printable ASCII")
+}
+
 /// A header value of text made here from digits, letters and punctuation.
 pub(crate) fn printable(text: String) -> HeaderValue {
-    HeaderValue::from_maybe_shared(Bytes::from(text)).expect("the text is printable ASCII")
+    digits(text.into_bytes())
 }
 
 #[cfg(test)]

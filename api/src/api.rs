@@ -216,7 +216,7 @@ impl Api {
         request: axum::http::Request<B>,
         endpoints: Endpoints,
         clock: Arc<ConnectionClock>,
-    ) -> Answer
+    ) -> Result<Answer, Infallible>
     where
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<axum::BoxError> + fmt::Display,
@@ -281,7 +281,7 @@ impl Api {
         shared
             .http_metrics
             .observe(route, method, status, ended - started);
-        answer
+        Ok(answer)
     }
 }
 
@@ -376,6 +376,6 @@ where
     fn call(&mut self, request: axum::http::Request<B>) -> Self::Future {
         let clock = Arc::new(self.connection_clock());
         let answer = self.clone().answer(request, Endpoints::All, clock);
-        Box::pin(async move { Ok(answer.await.map(AnswerBody::into_axum)) })
+        Box::pin(async move { Ok(answer.await?.map(AnswerBody::into_axum)) })
     }
 }

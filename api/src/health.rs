@@ -33,12 +33,10 @@ pub(crate) async fn readyz(State(shared): State<Arc<Shared>>, RawQuery(query): R
         (false, _) => "not ready",
     };
     let verbose = query.is_some_and(|query| {
-        query.split('&').any(|parameter| {
-            matches!(
-                parameter,
-                "verbose" | "verbose=" | "verbose=true" | "verbose=1"
-            )
-        })
+        let mut names = query
+            .split('&')
+            .map(|parameter| parameter.split('=').next());
+        names.any(|name| name == Some("verbose"))
     });
     let text = if verbose || !ready {
         explain(&checks, &shared.facts, verdict)

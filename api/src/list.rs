@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::header::{CACHE_CONTROL, LINK};
+use axum::http::header::LINK;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use order_domain::{CustomerId, OrderId, Status, Timestamp};
 use order_projector_workers::{OrderFilter, OrderRow, PartitionId, Projection};
@@ -78,8 +78,8 @@ pub(crate) async fn orders(
     let last = rows.last().filter(|_| more).map(|row| row.id);
     let cursor = last.map(|last| Cursor::text(last, shared.seal, &bound_to));
     let mut response = answer::json(StatusCode::OK, page_json(&rows, cursor.as_deref()));
+    answer::put_no_cache(&mut response);
     let headers = response.headers_mut();
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
     headers.insert(answer::READ_MODEL_LAG, lag_header(lag_ms));
     if let Some(cursor) = cursor {
         headers.insert(LINK, next_link(&query, &cursor));

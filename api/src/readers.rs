@@ -23,6 +23,8 @@ use crate::order_json;
 /// Most orders of one transaction: long enough to share its cost, short enough that a checkpoint of the WAL is not kept
 /// waiting.
 const BATCH_READS_MAX: usize = 256;
+/// Page cache of a reading thread: the upper pages of a large model's trees, or all of a small one.
+const CACHE_KIB: u32 = 8 * 1024;
 /// What an order's JSON usually fits in, in bytes.
 const ORDER_JSON_BYTES: usize = 512;
 
@@ -81,7 +83,7 @@ impl Readers {
         for number in 0..threads.max(1) {
             let worker = Worker {
                 jobs: receiver.clone(),
-                rows: read_model.reader()?,
+                rows: read_model.reader_with_cache(CACHE_KIB)?,
                 read_model: Arc::clone(read_model),
                 log: Arc::clone(log),
             };
@@ -180,7 +182,7 @@ impl Worker {
             if read.is_err() {
                 tracing::error!("a read panicked; the reader goes on with a new connection");
                 batch = Batch::default();
-                match self.read_model.reader() {
+                match self.read_model.reader_with_cache(CACHE_KIB) {
                     Ok(rows) => self.rows = rows,
                     Err(error) => tracing::error!(%error, "the reader keeps its old connection"),
                 }

@@ -28,6 +28,9 @@ use crate::readers::{FoundOrder, OrderRead};
 use crate::request_headers::preferred_wait;
 use crate::sync_token::sync_tokens;
 
+/// Room for a partition's number, a colon and an offset.
+const POSITION_BYTES: usize = 26;
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct OrderQuery {
@@ -73,7 +76,8 @@ pub(crate) async fn order(
             (order.version, order.json.clone(), read)
         }
         Some(moment) => {
-            let (order, read) = order_at(&shared, id, moment, &headers).await?;
+            // Boxed, as are the waits below: what is rare should not make every request's future larger.
+            let (order, read) = Box::pin(order_at(&shared, id, moment, &headers)).await?;
             let mut json = Vec::new();
             order_json::write_order(&order, &mut json);
             (order.version, json.into(), read)
@@ -88,6 +92,7 @@ pub(crate) async fn order(
         answer::json(StatusCode::OK, json)
     };
     answer::put_version(&mut response, version);
+    answer::put_no_cache(&mut response);
     let partition = (shared.partition_of)(id);
     put_freshness(&mut response, partition, read.position, read.lag_ms);
     wait.put_applied(&mut response);
@@ -139,8 +144,11 @@ pub(crate) fn put_freshness(
 ) {
     let headers = response.headers_mut();
     headers.insert(READ_MODEL_LAG, lag_header(lag_ms));
-    let position = answer::printable(format!("{partition}:{position}"));
-    headers.insert(READ_MODEL_POSITION, position);
+    let mut text = Vec::with_capacity(POSITION_BYTES);
+    text.extend_from_slice(itoa::Buffer::new().format(partition.get()).as_bytes());
+    text.push(b':');
+    text.extend_from_slice(itoa::Buffer::new().format(position.get()).as_bytes());
+    headers.insert(READ_MODEL_POSITION, answer::digits(text));
 }
 
 /// Milliseconds as seconds.
@@ -209,10 +217,20 @@ pub(crate) async fn catch_up(
     deadline: &mut Option<Instant>,
 ) -> Result<(), Problem> {
     let checkpoints = shared.read_model.checkpoints();
-    let reached = checkpoints.load(Projection::Orders, partition);
-    if reached >= end {
+    if checkpoints.load(Projection::Orders, partition) >= end {
         return Ok(());
     }
+    Box::pin(wait_for(shared, partition, end, wait, deadline)).await
+}
+
+async fn wait_for(
+    shared: &Shared,
+    partition: PartitionId,
+    end: Offset,
+    wait: &Wait,
+    deadline: &mut Option<Instant>,
+) -> Result<(), Problem> {
+    let checkpoints = shared.read_model.checkpoints();
     let now = Instant::now();
     let deadline = *deadline.get_or_insert(now + wait.budget);
     let left = deadline.saturating_duration_since(now);

@@ -205,8 +205,7 @@ where
 {
     let clock = Arc::new(api.connection_clock());
     let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
-        let answer = api.clone().answer(request, endpoints, Arc::clone(&clock));
-        async move { Ok::<_, std::convert::Infallible>(answer.await) }
+        api.clone().answer(request, endpoints, Arc::clone(&clock))
     });
     let mut connection = pin!(
         http1::Builder::new()

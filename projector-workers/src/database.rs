@@ -88,13 +88,14 @@ pub(crate) fn open_writer(path: &Path, identity: &Identity) -> Result<Connection
     }
 }
 
-/// Opens a connection that cannot write.
-pub(crate) fn open_reader(path: &Path) -> Result<Connection, ReadModelError> {
+/// Opens a connection that cannot write, with a page cache of `cache_kib`.
+pub(crate) fn open_reader(path: &Path, cache_kib: u32) -> Result<Connection, ReadModelError> {
     let open = || {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)?;
         connection.busy_timeout(READER_BUSY)?;
         connection.pragma_update(None, "query_only", true)?;
+        connection.pragma_update(None, "cache_size", -i64::from(cache_kib))?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
         Ok(connection)
     };

@@ -58,9 +58,9 @@ struct File {
 }
 
 impl ReadModelReader {
-    pub(crate) fn open(paths: Vec<PathBuf>) -> Result<Self, ReadModelError> {
+    pub(crate) fn open(paths: Vec<PathBuf>, cache_kib: u32) -> Result<Self, ReadModelError> {
         let open = |path: PathBuf| {
-            let connection = open_reader(&path)?;
+            let connection = open_reader(&path, cache_kib)?;
             Ok::<_, ReadModelError>(File { path, connection })
         };
         Ok(Self {

@@ -71,12 +71,7 @@ const STEP_PARAMETERS: &[&str] = &[
     "Traceparent",
 ];
 
-const COMMANDED: &[&str] = &[
-    "ETag",
-    "Cache-Control",
-    "Sync-Token",
-    "Idempotency-Replayed",
-];
+const COMMANDED: &[&str] = &["ETag", "Sync-Token", "Idempotency-Replayed"];
 
 const STEPPED: &[Outcome] = &[ok("Order", "The order after the step.", COMMANDED)];
 
@@ -210,13 +205,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
             status: 201,
             description: "The order as it was placed.",
             content: Some((JSON, "Order")),
-            headers: &[
-                "Location",
-                "ETag",
-                "Cache-Control",
-                "Sync-Token",
-                "Idempotency-Replayed",
-            ],
+            headers: &["Location", "ETag", "Sync-Token", "Idempotency-Replayed"],
         }],
         problems: PLACE_PROBLEMS,
     },

@@ -158,21 +158,17 @@ pub(super) fn all() -> Vec<(&'static str, Parameter)> {
         ),
         (
             "DeadAfter",
-            query("after", custom("event-id"), "Begin behind this event."),
+            query("after", event_id(), "Begin behind this event."),
         ),
         (
             "Verbose",
-            query(
-                "verbose",
-                names(&["", "1", "true"]),
-                "Tell every check and fact.",
-            ),
+            query("verbose", text(), "Tell every check and fact."),
         ),
         (
             "IfMatch",
             header(
                 "If-Match",
-                custom("entity-tags"),
+                shaped(ENTITY_TAGS, 200),
                 "The version, or versions, that the order must have; `*` for any.",
             ),
         ),
@@ -180,7 +176,7 @@ pub(super) fn all() -> Vec<(&'static str, Parameter)> {
             "IfNoneMatch",
             header(
                 "If-None-Match",
-                custom("entity-tags"),
+                shaped(ENTITY_TAGS, 200),
                 "Versions that the client has: 304 if it is one of them.",
             ),
         ),
@@ -188,7 +184,7 @@ pub(super) fn all() -> Vec<(&'static str, Parameter)> {
             "IdempotencyKey",
             header(
                 "Idempotency-Key",
-                custom("idempotency-key"),
+                shaped(IDEMPOTENCY_KEY, 255),
                 "Sent again with the same key and body, the command is not done twice: the first answer comes again. \
                  1 to 255 printable characters, quoted or not.",
             ),
@@ -312,6 +308,30 @@ fn custom(format: &str) -> RefOr<Schema> {
     ObjectBuilder::new()
         .schema_type(Type::String)
         .format(Some(format))
+        .into()
+}
+
+/// `*`, or a list of quoted tags.
+const ENTITY_TAGS: &str = r#"^(\*|(W/)?"[!#-~]*"(, (W/)?"[!#-~]*")*)$"#;
+/// Printable characters, no white space at an end, and a quote only around all of it.
+const IDEMPOTENCY_KEY: &str = r#"^([!#-~]|[!#-~][ -~]*[!-~]|"[!#-\[\]-~]+")$"#;
+/// An order's id and a version.
+const EVENT_ID: &str =
+    "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}-[1-9][0-9]{0,8}$";
+
+/// A text of a pattern.
+fn shaped(pattern: &str, characters_max: usize) -> RefOr<Schema> {
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .pattern(Some(pattern))
+        .max_length(Some(characters_max))
+        .into()
+}
+
+fn event_id() -> RefOr<Schema> {
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .pattern(Some(EVENT_ID))
         .into()
 }
 
