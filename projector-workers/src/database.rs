@@ -13,6 +13,8 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, pa
 
 use crate::error::is_corrupt;
 use crate::schema::{APPLICATION_ID, CREATE, LAYOUT_VERSION, SQLITE_VERSION_MIN};
+use crate::sql::to_sql;
+use crate::wal::PAGES_WORTH_DRAINING;
 use crate::{Projection, ReadModelError};
 
 /// What one statement cache must hold: all statements of a worker or a reader.
@@ -28,12 +30,12 @@ const READER_BUSY: Duration = Duration::from_secs(5);
 /// it writes them.
 const WRITER_CACHE_KIB: u32 = 32 * 1024;
 
-/// WAL size at which a commit moves its pages into the file, in pages of 4 KiB. A larger WAL writes a page that
-/// changes often only once; a smaller one is faster to read through.
-const WAL_AUTOCHECKPOINT_PAGES: u32 = 16 * 1024;
+/// WAL size at which a commit moves the pages into the file itself, in pages of 4 KiB: far beyond what [`crate::wal`]
+/// lets come together, for when nothing drains it or it cannot keep up.
+const WAL_AUTOCHECKPOINT_PAGES: u64 = 8 * PAGES_WORTH_DRAINING;
 
-/// What the WAL file is cut to when it starts over: what it needs between two checkpoints.
-const WAL_BYTES_KEPT: u64 = WAL_AUTOCHECKPOINT_PAGES as u64 * 4096;
+/// What the WAL file is cut to when it starts over, in bytes: what it needs between two drains.
+const WAL_BYTES_KEPT: u64 = 2 * PAGES_WORTH_DRAINING * 4096;
 
 /// What a file must say about itself to be this model's shard.
 #[derive(Debug, Clone)]
@@ -97,6 +99,18 @@ pub(crate) fn open_reader(path: &Path, cache_kib: u32) -> Result<Connection, Rea
         connection.pragma_update(None, "query_only", true)?;
         connection.pragma_update(None, "cache_size", -i64::from(cache_kib))?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+        Ok(connection)
+    };
+    open().map_err(ReadModelError::sqlite(path))
+}
+
+/// Opens a connection that moves pages from the WAL into the file, and does nothing else.
+pub(crate) fn open_drain(path: &Path) -> Result<Connection, ReadModelError> {
+    let open = || {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.busy_timeout(WRITER_BUSY)?;
+        connection.pragma_update(None, "synchronous", "NORMAL")?;
         Ok(connection)
     };
     open().map_err(ReadModelError::sqlite(path))
@@ -209,14 +223,12 @@ fn tune(connection: &Connection, identity: &Identity) -> rusqlite::Result<()> {
     connection.pragma_update(None, "foreign_keys", false)?;
     let cache = WRITER_CACHE_KIB / u32::from(identity.shards);
     connection.pragma_update(None, "cache_size", -i64::from(cache.max(2048)))?;
-    connection.pragma_update_and_check(
-        None,
-        "wal_autocheckpoint",
-        WAL_AUTOCHECKPOINT_PAGES,
-        |_| Ok(()),
-    )?;
-    let kept = i64::try_from(WAL_BYTES_KEPT).unwrap_or(i64::MAX);
-    connection.pragma_update_and_check(None, "journal_size_limit", kept, |_| Ok(()))?;
+    for (pragma, value) in [
+        ("wal_autocheckpoint", WAL_AUTOCHECKPOINT_PAGES),
+        ("journal_size_limit", WAL_BYTES_KEPT),
+    ] {
+        connection.pragma_update_and_check(None, pragma, to_sql(value), |_| Ok(()))?;
+    }
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
     Ok(())
 }

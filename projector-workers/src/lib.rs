@@ -37,6 +37,7 @@ mod sums;
 #[cfg(test)]
 mod tests;
 mod trouble;
+mod wal;
 mod worker;
 mod workers;
 

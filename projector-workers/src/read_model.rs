@@ -1,7 +1,7 @@
 //! The SQLite files of the read model: names, the one writer connection a file, checkpoints and pauses as stored.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use order_log::{Offset, PartitionId};
@@ -35,6 +35,8 @@ pub struct ReadModelConfig {
 struct Shard {
     path: PathBuf,
     writer: Mutex<Connection>,
+    /// Transactions of workers, counted for whoever watches the WAL.
+    commits: AtomicU64,
 }
 
 /// The open read model.
@@ -98,6 +100,7 @@ impl ReadModel {
             shards.push(Shard {
                 path,
                 writer: Mutex::new(connection),
+                commits: AtomicU64::new(0),
             });
         }
         Ok(Arc::new(Self {
@@ -157,6 +160,20 @@ impl ReadModel {
     /// The one writer of a partition's file; waits for whoever has it.
     pub(crate) fn writer(&self, partition: PartitionId) -> MutexGuard<'_, Connection> {
         lock(&self.shards[usize::from(self.shard_of(partition))])
+    }
+
+    /// Counts a transaction of a worker.
+    pub(crate) fn count_commit(&self, partition: PartitionId) {
+        self.shards[usize::from(self.shard_of(partition))]
+            .commits
+            .fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Transactions of workers on a partition's file since it was opened.
+    pub(crate) fn commits(&self, partition: PartitionId) -> u64 {
+        self.shards[usize::from(self.shard_of(partition))]
+            .commits
+            .load(Ordering::Relaxed)
     }
 
     /// A connection of its own for a partition's worker to read with.

@@ -14,4 +14,5 @@ mod parking;
 mod pausing;
 mod reading;
 mod summaries;
+mod wal;
 mod world;

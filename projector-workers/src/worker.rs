@@ -381,6 +381,7 @@ impl Worker {
             None => Ok(()),
         })?;
         drop(writer);
+        self.read_model.count_commit(self.partition);
         self.note_parked(projections);
         Ok(projections)
     }

@@ -12,6 +12,7 @@ use order_log::{EventLog, Offset, PartitionId};
 
 use crate::board::Board;
 use crate::metrics::Metrics;
+use crate::wal::{PAGES_WORTH_DRAINING, WalDrain};
 use crate::worker::{Redrive, Worker};
 use crate::{Projection, ReadModel, ReadModelError};
 
@@ -72,10 +73,12 @@ pub struct ProjectorWorkers {
     requests: Vec<SyncSender<Redrive>>,
     stop: Arc<AtomicBool>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Ends when its sender is dropped, after the workers.
+    drain: Mutex<Option<(SyncSender<()>, JoinHandle<()>)>>,
 }
 
 impl ProjectorWorkers {
-    /// Starts a thread a partition, named `projector-<p>`.
+    /// Starts a thread a partition, named `projector-<p>`, and one that drains the WAL of the files, `projector-wal`.
     ///
     /// # Errors
     /// [`ReadModelError`] if a partition or its file cannot be read, or a thread cannot be started.
@@ -96,7 +99,9 @@ impl ProjectorWorkers {
             requests: Vec::new(),
             stop: Arc::new(AtomicBool::new(false)),
             threads: Mutex::new(Vec::new()),
+            drain: Mutex::new(None),
         };
+        workers.spawn_drain(WalDrain::new(&read_model, PAGES_WORTH_DRAINING)?)?;
         for partition in read_model.partitions() {
             let worker = Worker::new(
                 log.reader(partition)?,
@@ -113,33 +118,33 @@ impl ProjectorWorkers {
     fn spawn(&mut self, partition: PartitionId, mut worker: Worker) -> Result<(), ReadModelError> {
         let (sender, requests) = sync_channel(REDRIVES_WAITING_MAX);
         let (stop, board) = (Arc::clone(&self.stop), Arc::clone(&self.board));
-        let name = format!("projector-{partition}");
-        let thread = std::thread::Builder::new()
-            .name(name.clone())
-            .spawn(move || {
-                // A worker that panicked is dropped with everything it had in hand; its transaction was rolled back.
-                let work = AssertUnwindSafe(|| worker.run(&requests, &stop));
-                let outcome = catch_unwind(work)
-                    .unwrap_or_else(|panic| Err(format!("panicked: {}", panic_text(&*panic))));
-                if let Err(reason) = outcome {
-                    tracing::error!(
-                        partition = partition.get(),
-                        reason,
-                        "the projector has halted"
-                    );
-                    board.halt(partition, reason);
-                }
-            })
-            .map_err(|source| ReadModelError::Io {
-                action: "start thread",
-                path: PathBuf::from(name),
-                source,
-            })?;
+        let thread = spawn(format!("projector-{partition}"), move || {
+            // A worker that panicked is dropped with everything it had in hand; its transaction was rolled back.
+            let work = AssertUnwindSafe(|| worker.run(&requests, &stop));
+            let outcome = catch_unwind(work)
+                .unwrap_or_else(|panic| Err(format!("panicked: {}", panic_text(&*panic))));
+            if let Err(reason) = outcome {
+                tracing::error!(
+                    partition = partition.get(),
+                    reason,
+                    "the projector has halted"
+                );
+                board.halt(partition, reason);
+            }
+        })?;
         self.requests.push(sender);
         self.threads
             .get_mut()
             .unwrap_or_else(PoisonError::into_inner)
             .push(thread);
+        Ok(())
+    }
+
+    fn spawn_drain(&mut self, drain: WalDrain) -> Result<(), ReadModelError> {
+        let (sender, stopped) = sync_channel(0);
+        // Should it panic, commits drain the WAL themselves, later and slower.
+        let thread = spawn("projector-wal".to_owned(), move || drain.run(&stopped))?;
+        *self.drain.get_mut().unwrap_or_else(PoisonError::into_inner) = Some((sender, thread));
         Ok(())
     }
 
@@ -201,12 +206,18 @@ impl ProjectorWorkers {
         self.board.lag_seconds(projection, partition)
     }
 
-    /// Finishes the transactions at hand and joins the threads.
+    /// Finishes the transactions at hand, moves the WAL of each file into the file, and joins the threads.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::SeqCst);
         let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
         for thread in threads.drain(..) {
             // Cannot fail: panics are caught inside.
+            thread.join().ok();
+        }
+        let mut drain = self.drain.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((sender, thread)) = drain.take() {
+            drop(sender);
+            // If it panicked, what is in the WAL stays there; nothing is lost.
             thread.join().ok();
         }
     }
@@ -216,6 +227,20 @@ impl Drop for ProjectorWorkers {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+fn spawn(
+    name: String,
+    work: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, ReadModelError> {
+    std::thread::Builder::new()
+        .name(name.clone())
+        .spawn(work)
+        .map_err(|source| ReadModelError::Io {
+            action: "start thread",
+            path: PathBuf::from(name),
+            source,
+        })
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> &str {

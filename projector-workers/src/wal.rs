@@ -1,0 +1,174 @@
+//! Draining the write-ahead log of each file into the file, beside the workers instead of within their commits.
+//!
+//! A commit that moves a large WAL into its file takes as long as thousands of commits: the rows behind it would be late.
+//! Here most pages are moved while the workers go on; only the last few are moved with the writer held, because SQLite
+//! starts the WAL over only if nothing is left in it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use order_log::PartitionId;
+use rusqlite::Connection;
+
+use crate::database::open_drain;
+use crate::{ReadModel, ReadModelError};
+
+/// How often the files are looked at.
+pub(crate) const LOOK: Duration = Duration::from_millis(100);
+
+/// Looks at an unchanged file after which what is left in its WAL is drained, however little.
+const LOOKS_UNTIL_IDLE: u32 = 10;
+
+/// Pages of 4 KiB in a WAL that make it worth draining: a page that changes often is moved once for all its changes.
+pub(crate) const PAGES_WORTH_DRAINING: u64 = 8 * 1024;
+
+/// Pages few enough to be moved while the workers wait: a few milliseconds.
+const PAGES_FEW: u64 = 256;
+
+/// Times the pages are moved beside the workers before they have to wait, should they write as fast as this drains.
+const PASSES_MAX: u32 = 4;
+
+/// All files of a read model, watched by one thread.
+#[derive(Debug)]
+pub(crate) struct WalDrain {
+    read_model: Arc<ReadModel>,
+    files: Vec<File>,
+    pages_worth_draining: u64,
+}
+
+#[derive(Debug)]
+struct File {
+    path: PathBuf,
+    /// Any partition of the file, to take its writer by.
+    partition: PartitionId,
+    connection: Connection,
+    /// Commits seen at the last look.
+    commits: u64,
+    /// Looks since the last commit; more than [`LOOKS_UNTIL_IDLE`] once the file was drained.
+    idle_looks: u32,
+    /// Whether the last attempt failed, so that a failure that lasts is told once.
+    failing: bool,
+}
+
+/// What is in a WAL, in pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct WalPages {
+    /// Since it was last started over.
+    pub(crate) written: u64,
+    /// Of these, moved into the file.
+    pub(crate) moved: u64,
+}
+
+impl WalPages {
+    pub(crate) const fn left(self) -> u64 {
+        self.written.saturating_sub(self.moved)
+    }
+}
+
+impl WalDrain {
+    pub(crate) fn new(
+        read_model: &Arc<ReadModel>,
+        pages_worth_draining: u64,
+    ) -> Result<Self, ReadModelError> {
+        let open = |(path, partition): (PathBuf, u16)| {
+            Ok(File {
+                connection: open_drain(&path)?,
+                path,
+                partition: PartitionId::new(partition),
+                commits: 0,
+                idle_looks: 0,
+                failing: false,
+            })
+        };
+        // The first partition of a file has its number.
+        let files = read_model.paths().into_iter().zip(0..);
+        Ok(Self {
+            files: files.map(open).collect::<Result<_, ReadModelError>>()?,
+            read_model: Arc::clone(read_model),
+            pages_worth_draining,
+        })
+    }
+
+    /// Looks and drains until the other end of `stop` is dropped, then drains once more.
+    pub(crate) fn run(mut self, stop: &Receiver<()>) {
+        while stop.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+            self.look();
+        }
+        for file in &mut self.files {
+            file.settle(drain(&self.read_model, file));
+        }
+    }
+
+    /// Drains the files whose WAL has become long, or that nobody writes any more.
+    pub(crate) fn look(&mut self) {
+        for file in &mut self.files {
+            let commits = self.read_model.commits(file.partition);
+            if commits == file.commits {
+                file.idle_looks = file.idle_looks.saturating_add(1);
+            } else {
+                file.commits = commits;
+                file.idle_looks = 0;
+            }
+            let is_long = || {
+                let pages = look_at(&file.connection)?;
+                Ok(pages.left() >= self.pages_worth_draining)
+            };
+            let due = match file.idle_looks {
+                0 => is_long(),
+                looks => Ok(looks == LOOKS_UNTIL_IDLE),
+            };
+            let drained = match due {
+                Ok(true) => drain(&self.read_model, file),
+                Ok(false) => Ok(()),
+                Err(error) => Err(error),
+            };
+            file.settle(drained);
+        }
+    }
+}
+
+impl File {
+    /// A drain that fails is tried again at a later look; meanwhile the WAL grows, which its metric shows.
+    fn settle(&mut self, outcome: rusqlite::Result<()>) {
+        if let Err(error) = &outcome
+            && !self.failing
+        {
+            tracing::warn!(file = %self.path.display(), %error, "the WAL cannot be drained; trying again");
+        }
+        self.failing = outcome.is_err();
+    }
+}
+
+/// Moves everything that is in the WAL into the file.
+fn drain(read_model: &ReadModel, file: &File) -> rusqlite::Result<()> {
+    for _ in 0..PASSES_MAX {
+        let before = look_at(&file.connection)?;
+        if before.left() <= PAGES_FEW {
+            break;
+        }
+        pass(&file.connection, "PASSIVE")?;
+    }
+    let writer = read_model.writer(file.partition);
+    pass(&file.connection, "PASSIVE")?;
+    drop(writer);
+    Ok(())
+}
+
+/// What is in the WAL. Moves nothing.
+pub(crate) fn look_at(connection: &Connection) -> rusqlite::Result<WalPages> {
+    pass(connection, "NOOP")
+}
+
+fn pass(connection: &Connection, mode: &str) -> rusqlite::Result<WalPages> {
+    let pages = |count: i64| u64::try_from(count).unwrap_or(0);
+    connection
+        .prepare_cached(&format!("PRAGMA wal_checkpoint({mode})"))?
+        .query_row([], |row| {
+            Ok(WalPages {
+                written: pages(row.get(1)?),
+                moved: pages(row.get(2)?),
+            })
+        })
+}
