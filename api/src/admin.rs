@@ -1,11 +1,10 @@
-//! For operators: projections and the outbox, looked at and moved.
+//! For operators: the outbox, looked at and moved.
 
 use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use order_outbox::{DEAD_PAGE_MAX, EventId, HeldEvent, Outbox, OutboxError};
-use order_projector_workers::{Projection, ProjectionStatus};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -18,112 +17,6 @@ use crate::time_text;
 
 /// Dead letters of a page if the client does not say.
 const DEAD_PAGE_DEFAULT: usize = 100;
-
-/// All projections, as `GET /projections` shows them.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Projections)]
-pub(crate) struct ProjectionsJson {
-    projections: Vec<ProjectionJson>,
-}
-
-/// One projection over all its partitions.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Projection)]
-pub(crate) struct ProjectionJson {
-    name: &'static str,
-    paused: bool,
-    partitions: Vec<ProjectionPartitionJson>,
-}
-
-/// One projection of one partition.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = ProjectionPartition)]
-pub(crate) struct ProjectionPartitionJson {
-    partition: u16,
-    /// Offset after the last applied record.
-    checkpoint: u64,
-    /// Offset after the last record there is.
-    end: u64,
-    lag_events: u64,
-    lag_seconds: f64,
-    parked_orders: u64,
-    /// Why it stands still, if it does.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    halted: Option<String>,
-}
-
-/// `GET /projections`
-pub(crate) async fn projections(State(shared): State<Arc<Shared>>) -> Result<Answer, Problem> {
-    let status = blocking(move || shared.projector.status()).await?;
-    let projections = Projection::ALL
-        .iter()
-        .map(|which| projection_json(*which, &status));
-    Ok(json(&ProjectionsJson {
-        projections: projections.collect(),
-    }))
-}
-
-fn projection_json(which: Projection, status: &[ProjectionStatus]) -> ProjectionJson {
-    let of_it: Vec<_> = status
-        .iter()
-        .filter(|status| status.projection == which)
-        .collect();
-    let partition = |status: &&ProjectionStatus| ProjectionPartitionJson {
-        partition: status.partition.get(),
-        checkpoint: status.checkpoint.get(),
-        end: status.end.get(),
-        lag_events: status.end.get().saturating_sub(status.checkpoint.get()),
-        lag_seconds: status.lag_seconds,
-        parked_orders: status.parked_orders,
-        halted: status.halted.clone(),
-    };
-    ProjectionJson {
-        name: which.name(),
-        paused: of_it.iter().any(|status| status.paused),
-        partitions: of_it.iter().map(partition).collect(),
-    }
-}
-
-/// `POST /projections/:name/pause`
-pub(crate) async fn pause(State(shared): State<Arc<Shared>>, uri: Uri) -> Result<Answer, Problem> {
-    let which = projection_of(&uri)?;
-    let paused = Arc::clone(&shared);
-    let done = blocking(move || paused.projector.pause(which)).await?;
-    done.map_err(|error| Problem::internal(error.to_string()))?;
-    one_projection(shared, which).await
-}
-
-/// `POST /projections/:name/resume`
-pub(crate) async fn resume(State(shared): State<Arc<Shared>>, uri: Uri) -> Result<Answer, Problem> {
-    let which = projection_of(&uri)?;
-    let resumed = Arc::clone(&shared);
-    let done = blocking(move || resumed.projector.resume(which)).await?;
-    done.map_err(|error| Problem::internal(error.to_string()))?;
-    one_projection(shared, which).await
-}
-
-async fn one_projection(shared: Arc<Shared>, which: Projection) -> Result<Answer, Problem> {
-    let status = blocking(move || shared.projector.status()).await?;
-    Ok(json(&projection_json(which, &status)))
-}
-
-/// The projection that the path's second segment names.
-fn projection_of(uri: &Uri) -> Result<Projection, Problem> {
-    let name = uri.path().split('/').nth(2).unwrap_or_default();
-    let named = Projection::ALL
-        .into_iter()
-        .find(|projection| projection.name() == name);
-    named.ok_or_else(|| {
-        let names: Vec<_> = Projection::ALL
-            .iter()
-            .map(|projection| projection.name())
-            .collect();
-        Problem::new(
-            ProblemKind::ProjectionNotFound,
-            format!("there are {}", names.join(", ")),
-        )
-    })
-}
 
 /// How the outbox stands, as `GET /outbox` shows it.
 #[derive(Debug, Serialize, ToSchema)]
@@ -349,14 +242,14 @@ fn outbox_problem(error: OutboxError) -> Problem {
 
 /// Runs what may wait for a disk or another thread away from the async workers. Operators ask rarely: a thread of the
 /// runtime's pool is fine, and the readers' queue, which may be full when an operator looks, is not in the way.
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     task: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Problem> {
     let done = tokio::task::spawn_blocking(task).await;
     done.map_err(|error| Problem::internal(format!("an operator's request failed: {error}")))
 }
 
-fn json(shape: &impl Serialize) -> Answer {
+pub(crate) fn json(shape: &impl Serialize) -> Answer {
     let json = serde_json::to_vec(shape).expect("texts and numbers always serialize");
     answer::json(StatusCode::OK, json)
 }

@@ -19,7 +19,7 @@ use order_command_workers::CommandWorkers;
 use order_domain::OrderId;
 use order_outbox::Outbox;
 use order_projector_workers::{
-    Offset, PartitionId, PartitionReader, ProjectorWorkers, ReadModel, ReadModelError,
+    LagClock, Offset, PartitionId, PartitionReader, ProjectorWorkers, ReadModel, ReadModelError,
 };
 use tokio::sync::watch;
 use tower::Service;
@@ -109,6 +109,8 @@ pub(crate) struct Shared {
     pub(crate) projector: Arc<ProjectorWorkers>,
     pub(crate) outbox: Option<Arc<Outbox>>,
     pub(crate) log: Arc<[Box<dyn PartitionReader>]>,
+    /// How far the rows are behind, by partition.
+    pub(crate) lag_clock: Arc<LagClock>,
     pub(crate) partition_of: Box<dyn Fn(OrderId) -> PartitionId + Send + Sync>,
     pub(crate) registry: prometheus::Registry,
     pub(crate) facts: Vec<(String, String)>,
@@ -176,15 +178,18 @@ impl Api {
     /// [`StartError`] if a reader, a thread or a metric cannot be made.
     pub fn new(parts: ApiParts, config: ApiConfig) -> Result<Self, StartError> {
         let log: Arc<[Box<dyn PartitionReader>]> = parts.log.into();
+        let lag_clock = Arc::new(LagClock::new(log.len()));
         let readers = Readers::start(
             config.reader_threads,
             config.reads_queued_max,
             &parts.read_model,
             &log,
+            &lag_clock,
         )?;
         let shared = Arc::new(Shared {
             http_metrics: HttpMetrics::register(&parts.registry)?,
             commands: parts.commands,
+            lag_clock,
             read_model: parts.read_model,
             projector: parts.projector,
             outbox: parts.outbox,

@@ -55,6 +55,8 @@ impl Scope {
             Route::Projections
             | Route::Pause
             | Route::Resume
+            | Route::Parked
+            | Route::RedriveParked
             | Route::Outbox
             | Route::DeadLetters
             | Route::DeadLetter

@@ -118,6 +118,10 @@ problem_kinds! {
     Overloaded = SERVICE_UNAVAILABLE, "overloaded", "The service is overloaded";
     /// The read model is too far behind to take more commands. Nothing changed; come back after `Retry-After`.
     ProjectorBehind = SERVICE_UNAVAILABLE, "projector-behind", "The read model is too far behind";
+    /// An event of the order could not be applied, so the order was set aside and what could be shown is not its present
+    /// state. `known_version`, if there is one, is the last that could be applied; it and earlier ones can be read with
+    /// `at_version`. An operator has to redrive the order.
+    OrderParked = SERVICE_UNAVAILABLE, "order-parked", "The order was set aside";
     /// The read model did not reach what the read depends on in time. Come back after `Retry-After`.
     ReadModelBehind = SERVICE_UNAVAILABLE, "read-model-behind", "The read model is behind";
     /// The disk is full. Nothing changed; writing resumes by itself when there is space.
@@ -126,6 +130,9 @@ problem_kinds! {
     PartitionUnavailable = SERVICE_UNAVAILABLE, "partition-unavailable", "The partition takes no writes";
     /// The command may or may not have been kept. Ask again with the same `Idempotency-Key`, or read the order.
     OutcomeUnknown = SERVICE_UNAVAILABLE, "outcome-unknown", "The outcome is unknown";
+    /// The projector of a partition stands still and cannot do what was asked; `detail` says why. What it had done stays
+    /// done.
+    ProjectorHalted = SERVICE_UNAVAILABLE, "projector-halted", "The projector stands still";
     /// The outbox does not run, or has too much to do.
     OutboxUnavailable = SERVICE_UNAVAILABLE, "outbox-unavailable", "The outbox cannot do this now";
     /// The answer took longer than a request may take.
@@ -154,6 +161,7 @@ struct Occurrence {
     errors: Vec<FieldError>,
     retry_after: Option<Duration>,
     current_version: Option<Version>,
+    known_version: Option<Version>,
     transition: Option<(&'static str, &'static [CommandKind])>,
     cause: Option<String>,
 }
@@ -167,9 +175,10 @@ impl Problem {
     /// A problem with what there is to say of this occurrence.
     pub(crate) fn new(kind: ProblemKind, detail: impl Into<Cow<'static, str>>) -> Self {
         let retry_after = match kind {
-            ProblemKind::StorageFull | ProblemKind::PartitionUnavailable => {
-                Some(RETRY_AFTER_REPAIR)
-            }
+            ProblemKind::StorageFull
+            | ProblemKind::PartitionUnavailable
+            | ProblemKind::OrderParked
+            | ProblemKind::ProjectorHalted => Some(RETRY_AFTER_REPAIR),
             ProblemKind::IdempotencyInFlight => Some(RETRY_AFTER),
             _ if kind.status() == StatusCode::SERVICE_UNAVAILABLE => Some(RETRY_AFTER),
             _ => None,
@@ -180,6 +189,7 @@ impl Problem {
             errors: Vec::new(),
             retry_after,
             current_version: None,
+            known_version: None,
             transition: None,
             cause: None,
         }))
@@ -205,6 +215,12 @@ impl Problem {
         );
         problem.0.cause = Some(cause.into());
         problem
+    }
+
+    /// Tells the last version that is known of an order whose present one is not.
+    pub(crate) fn with_known_version(mut self, version: Option<Version>) -> Self {
+        self.0.known_version = version;
+        self
     }
 
     fn caused_by(mut self, cause: String) -> Self {
@@ -262,6 +278,7 @@ impl Problem {
                 })
                 .collect(),
             current_version: occurrence.current_version.map(Version::get),
+            known_version: occurrence.known_version.map(Version::get),
             order_status: occurrence.transition.map(|(status, _)| status),
             allowed,
         };
@@ -282,6 +299,8 @@ struct ProblemJson<'a> {
     errors: Vec<FieldErrorJson<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     current_version: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    known_version: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     order_status: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]

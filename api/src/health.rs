@@ -103,12 +103,16 @@ impl Shared {
                 (None, true) => "paused".to_owned(),
                 (None, false) => format!("{:.3} s behind", status.lag_seconds),
             };
+            let unreadable = status.log_unreadable.as_ref();
+            let unreadable = unreadable.map_or_else(String::new, |error| {
+                format!("; at most, as the log cannot be read: {error}")
+            });
             checks.push(Check {
                 name,
-                ok: status.halted.is_none(),
+                ok: status.halted.is_none() && status.log_unreadable.is_none(),
                 required: false,
                 detail: format!(
-                    "{standing}; checkpoint {} of {}, {} parked orders",
+                    "{standing}{unreadable}; checkpoint {} of {}, {} parked orders",
                     status.checkpoint, status.end, status.parked_orders
                 ),
             });

@@ -21,7 +21,7 @@ use crate::frames::{StoryError, each_event, visit_frame};
 use crate::order_path::OrderPath;
 use crate::query;
 use crate::readers::OrderRead;
-use crate::reads::{Wait, catch_up, fresh_order, not_found, put_freshness};
+use crate::reads::{Wait, catch_up, fresh_order, not_found, parked, put_freshness};
 
 /// Events of a page if the client does not say.
 const LIMIT_DEFAULT: usize = 100;
@@ -55,6 +55,10 @@ pub(crate) async fn events(
     let after = Version::new(query.after_version.unwrap_or(0));
     let wait = Wait::of(&shared, &headers);
     let read = fresh_order(&shared, id, &headers, None, &wait).await?;
+    if read.parked {
+        // The row leads to the last frame that could be applied: the page would end there and look whole.
+        return Err(parked(id, &read));
+    }
     let last_frame = last_frame(&read, id)?;
     let page = on_log(&shared, id, move |log| {
         let bases = walk(log, id, last_frame, after)?;
@@ -161,6 +165,9 @@ pub(crate) async fn order_at(
         ProblemKind::VersionNotReached => no_such_moment(id, moment),
         _ => problem,
     })?;
+    if read.parked && !is_before_parking(&read, moment) {
+        return Err(parked(id, &read));
+    }
     let last_frame = last_frame(&read, id)?;
     let folded = on_log(shared, id, move |log| {
         let bases = walk(log, id, last_frame, Version::NONE)?;
@@ -168,6 +175,16 @@ pub(crate) async fn order_at(
     });
     let order = folded.await?.ok_or_else(|| no_such_moment(id, moment))?;
     Ok((order, read))
+}
+
+/// Whether a parked order was at that moment as its row and what is behind it say. A time may be later than an event that
+/// could not be applied.
+fn is_before_parking(read: &OrderRead, moment: Moment) -> bool {
+    let row = read.order.as_ref().map(|order| order.version);
+    match moment {
+        Moment::Version(version) => row.is_some_and(|row| version <= row),
+        Moment::Time(_) => false,
+    }
 }
 
 fn no_such_moment(id: OrderId, moment: Moment) -> Problem {

@@ -31,6 +31,7 @@ mod openapi;
 mod order_body;
 mod order_json;
 mod order_path;
+mod projections;
 mod query;
 mod readers;
 mod reads;

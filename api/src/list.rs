@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::header::LINK;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use order_domain::{CustomerId, OrderId, Status, Timestamp};
-use order_projector_workers::{OrderFilter, OrderRow, PartitionId, Projection};
+use order_projector_workers::{OrderFilter, OrderRow, Projection};
 use serde::Deserialize;
 
 use crate::answer::{self, Answer};
@@ -193,16 +193,12 @@ impl Cursor {
 impl Shared {
     /// Age of the oldest event of any partition that is not in the rows, in milliseconds. Reads the log.
     fn read_model_lag_ms(&self) -> u64 {
-        let now = readers::now_micros();
-        let behind = self.log.iter().filter_map(|reader| {
-            let partition: PartitionId = reader.partition();
+        let behind = self.log.iter().map(|reader| {
             let position = self
                 .read_model
                 .checkpoints()
-                .load(Projection::Orders, partition);
-            let behind = position < reader.durable_end();
-            let appended = behind.then(|| readers::appended_at(reader.as_ref(), position))??;
-            Some(now.saturating_sub(appended) / 1000)
+                .load(Projection::Orders, reader.partition());
+            readers::lag_ms(&self.lag_clock, reader.as_ref(), position)
         });
         behind.max().unwrap_or(0)
     }

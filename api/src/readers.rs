@@ -6,14 +6,13 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use order_domain::{OrderId, Version};
 use order_projector_workers::{
-    Offset, PartitionId, PartitionReader, Projection, ReadModel, ReadModelError, ReadModelReader,
-    ScanLimit,
+    LagClock, Offset, PartitionId, PartitionReader, Projection, ReadModel, ReadModelError,
+    ReadModelReader,
 };
 use tokio::sync::oneshot;
 
@@ -42,6 +41,8 @@ pub(crate) struct FoundOrder {
 #[derive(Debug, Clone)]
 pub(crate) struct OrderRead {
     pub(crate) order: Option<FoundOrder>,
+    /// Whether the projector has set the order aside: the row, or that there is none, is not what the log says.
+    pub(crate) parked: bool,
     /// The checkpoint before the read: the row holds everything before it, at least.
     pub(crate) position: Offset,
     /// Age of the oldest event of the partition that is not in the rows, in milliseconds; 0 when all are.
@@ -74,6 +75,7 @@ impl Readers {
         queued_max: usize,
         read_model: &Arc<ReadModel>,
         log: &Arc<[Box<dyn PartitionReader>]>,
+        clock: &Arc<LagClock>,
     ) -> Result<Self, crate::StartError> {
         let (sender, receiver) = crossbeam_channel::bounded(queued_max.max(1));
         let mut readers = Self {
@@ -86,6 +88,7 @@ impl Readers {
                 rows: read_model.reader_with_cache(CACHE_KIB)?,
                 read_model: Arc::clone(read_model),
                 log: Arc::clone(log),
+                clock: Arc::clone(clock),
             };
             let thread = std::thread::Builder::new()
                 .name(format!("reader-{number}"))
@@ -159,6 +162,7 @@ struct Worker {
     rows: ReadModelReader,
     read_model: Arc<ReadModel>,
     log: Arc<[Box<dyn PartitionReader>]>,
+    clock: Arc<LagClock>,
 }
 
 impl Worker {
@@ -207,8 +211,8 @@ impl Worker {
             replies,
             positions,
         } = batch;
-        let mut lags = Lags::new(&self.log);
-        let read = self.rows.visit_orders(ids, &mut |at, row| {
+        let mut lags = Lags::new(&self.log, &self.clock);
+        let read = self.rows.visit_orders(ids, &mut |at, row, parked| {
             let (partition, position) = (ids[at].0, positions[at]);
             let order = row.map(|row| {
                 let mut json = Vec::with_capacity(ORDER_JSON_BYTES + row.lines.len());
@@ -221,6 +225,7 @@ impl Worker {
             });
             let read = OrderRead {
                 order,
+                parked,
                 position,
                 lag_ms: lags.of(partition, position),
             };
@@ -276,36 +281,24 @@ impl Batch {
     }
 }
 
-/// Microseconds since the Unix epoch, as append times have them.
-pub(crate) fn now_micros() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| {
-        u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
-    })
-}
-
 /// How far each partition's rows are behind, asked once a batch and partition.
 struct Lags<'a> {
     log: &'a [Box<dyn PartitionReader>],
+    clock: &'a LagClock,
     known: Vec<(PartitionId, Offset, u64)>,
 }
 
 impl<'a> Lags<'a> {
-    fn new(log: &'a [Box<dyn PartitionReader>]) -> Self {
+    fn new(log: &'a [Box<dyn PartitionReader>], clock: &'a LagClock) -> Self {
         Self {
             log,
+            clock,
             known: Vec::new(),
         }
     }
 
     /// Milliseconds since the append of the oldest record at or beyond `position`; 0 if there is none.
     fn of(&mut self, partition: PartitionId, position: Offset) -> u64 {
-        let Some(reader) = self.log.get(partition.index()) else {
-            return 0;
-        };
-        if reader.durable_end() <= position {
-            return 0;
-        }
         let known = self
             .known
             .iter()
@@ -313,26 +306,21 @@ impl<'a> Lags<'a> {
         if let Some((.., lag)) = known {
             return *lag;
         }
-        let lag = appended_at(reader.as_ref(), position)
-            .map_or(0, |appended| now_micros().saturating_sub(appended) / 1000);
+        let lag = self
+            .log
+            .get(partition.index())
+            .map_or(0, |reader| lag_ms(self.clock, reader.as_ref(), position));
         self.known.push((partition, position, lag));
         lag
     }
 }
 
-/// Append time of the frame at `position`, if it can be read.
-pub(crate) fn appended_at(reader: &dyn PartitionReader, position: Offset) -> Option<u64> {
-    let mut appended = None;
-    let one = ScanLimit {
-        records: 1,
-        ..ScanLimit::NONE
-    };
-    let scan = reader.scan(position, one, &mut |frame| {
-        appended = Some(frame.appended_at.as_micros());
-        std::ops::ControlFlow::Break(())
-    });
-    if let Err(error) = scan {
-        tracing::debug!(%error, "the age of the oldest event not applied is unknown");
+/// How far rows at `position` are behind their partition, in milliseconds. While the log cannot be read, the time since
+/// nothing was behind, as far as is known: never a healthy 0.
+pub(crate) fn lag_ms(clock: &LagClock, reader: &dyn PartitionReader, position: Offset) -> u64 {
+    let lag = clock.lag(reader.partition().index(), reader, position);
+    if let Some(error) = &lag.unreadable {
+        tracing::debug!(error, "the age of the oldest event not applied is a bound");
     }
-    appended
+    u64::try_from(lag.age.as_millis()).unwrap_or(u64::MAX)
 }

@@ -72,6 +72,9 @@ pub(crate) async fn order(
     let (version, json, read) = match query.moment()? {
         None => {
             let read = fresh_order(&shared, id, &headers, query.min_version, &wait).await?;
+            if read.parked {
+                return Err(parked(id, &read));
+            }
             let order = read.order.as_ref().ok_or_else(|| not_found(id))?;
             (order.version, order.json.clone(), read)
         }
@@ -105,6 +108,19 @@ pub(crate) fn not_found(id: OrderId) -> Problem {
         ProblemKind::OrderNotFound,
         format!("there is no order {id}"),
     )
+}
+
+/// The problem of an order that the projector has set aside: its row is older than the checkpoint says, or missing.
+pub(crate) fn parked(id: OrderId, read: &OrderRead) -> Problem {
+    let known = read.order.as_ref().map(|order| order.version);
+    let detail = match known {
+        Some(version) => format!(
+            "order {id} was set aside: an event of it cannot be applied; its versions up to {version} can be read with \
+             at_version"
+        ),
+        None => format!("order {id} was set aside: its first event cannot be applied"),
+    };
+    Problem::new(ProblemKind::OrderParked, detail).with_known_version(known)
 }
 
 /// How long a read may wait.
@@ -159,8 +175,9 @@ pub(crate) fn lag_header(lag_ms: u64) -> HeaderValue {
     }
 }
 
-/// The order, as new as the request's tokens and `min_version` ask. An order that is missing in the answer does not
-/// exist: the read model has caught up with all that was visible in the log when it was missed.
+/// The order, as new as the request's tokens and `min_version` ask. An order that is missing in the answer and not
+/// parked does not exist: the read model has caught up with all that was visible in the log when it was missed. A parked
+/// one is as it was when it was set aside: no wait makes it newer.
 pub(crate) async fn fresh_order(
     shared: &Shared,
     id: OrderId,
@@ -181,7 +198,7 @@ pub(crate) async fn fresh_order(
     loop {
         let read = shared.readers.order(partition, id).await?;
         let version = read.order.as_ref().map(|order: &FoundOrder| order.version);
-        if version.is_some_and(|version| version >= min_version) {
+        if read.parked || version.is_some_and(|version| version >= min_version) {
             return Ok(read);
         }
         // What was in the log when the order was missed, or found too old.

@@ -46,6 +46,8 @@ routes! {
     Projections = "/projections", "/projections", [Get];
     Pause = "/projections/{name}/pause", "/projections/:name/pause", [Post];
     Resume = "/projections/{name}/resume", "/projections/:name/resume", [Post];
+    Parked = "/projections/{name}/parked", "/projections/:name/parked", [Get];
+    RedriveParked = "/projections/{name}/parked/redrive", "/projections/:name/parked/redrive", [Post];
     Outbox = "/outbox", "/outbox", [Get];
     DeadLetters = "/outbox/dead", "/outbox/dead", [Get];
     DeadLetter = "/outbox/dead/{id}", "/outbox/dead/:id", [Get];
@@ -74,6 +76,8 @@ impl Route {
             Self::Projections
                 | Self::Pause
                 | Self::Resume
+                | Self::Parked
+                | Self::RedriveParked
                 | Self::Outbox
                 | Self::DeadLetters
                 | Self::DeadLetter
@@ -122,6 +126,8 @@ impl Route {
             [Some(""), None, ..] => Self::Unmatched,
             [Some(_), Some("pause"), None, _] => Self::Pause,
             [Some(_), Some("resume"), None, _] => Self::Resume,
+            [Some(_), Some("parked"), None, _] => Self::Parked,
+            [Some(_), Some("parked"), Some("redrive"), None] => Self::RedriveParked,
             _ => Self::Unmatched,
         }
     }
@@ -255,7 +261,7 @@ mod tests {
                     Just("orders"), Just("bulk"), Just("confirm"), Just("pay"), Just("ship"), Just("deliver"),
                     Just("cancel"), Just("refund"), Just("lines"), Just("events"), Just("livez"),
                     Just("readyz"), Just("healthz"), Just("metrics"), Just("7"), Just(""),
-                    Just("projections"), Just("pause"), Just("resume"), Just("outbox"), Just("dead"),
+                    Just("projections"), Just("pause"), Just("resume"), Just("parked"), Just("outbox"), Just("dead"),
                     Just("redrive"), Just("docs"), Just("openapi.json"), Just("orders"), Just("orders"),
                 ],
                 1..6,

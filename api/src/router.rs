@@ -9,7 +9,7 @@ use axum::routing::{delete, get, post};
 use crate::api::Shared;
 use crate::error::{Problem, ProblemKind};
 use crate::route::Route;
-use crate::{admin, bulk, feed, health, history, list, openapi, reads, writes};
+use crate::{admin, bulk, feed, health, history, list, openapi, projections, reads, writes};
 
 pub(crate) fn router(shared: Arc<Shared>) -> Router {
     let routes = [
@@ -26,9 +26,11 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         (Route::OrderEvents, get(history::events)),
         (Route::OrdersBulk, post(bulk::orders)),
         (Route::Events, get(feed::events)),
-        (Route::Projections, get(admin::projections)),
-        (Route::Pause, post(admin::pause)),
-        (Route::Resume, post(admin::resume)),
+        (Route::Projections, get(projections::projections)),
+        (Route::Pause, post(projections::pause)),
+        (Route::Resume, post(projections::resume)),
+        (Route::Parked, get(projections::parked)),
+        (Route::RedriveParked, post(projections::redrive_parked)),
         (Route::Outbox, get(admin::outbox)),
         (Route::DeadLetters, get(admin::dead_letters)),
         (Route::DeadLetter, get(admin::dead_letter)),

@@ -1,15 +1,14 @@
 //! The notice board: what workers say about themselves, and how far each projection is behind. Read by status requests
 //! and scrapes, never by a worker.
 
-use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
-use order_log::{AppendTime, EventLog, LogError, Offset, PartitionId, PartitionReader, ScanLimit};
+use order_log::{EventLog, LogError, Offset, PartitionId, PartitionReader};
 
 use crate::workers::ProjectionStatus;
-use crate::{Projection, ReadModel};
+use crate::{Lag, LagClock, Projection, ReadModel};
 
 /// What one worker says.
 #[derive(Debug, Default)]
@@ -30,6 +29,8 @@ pub(crate) struct Board {
     read_model: Arc<ReadModel>,
     readers: Vec<Box<dyn PartitionReader>>,
     notices: Vec<Notice>,
+    /// By partition, then projection.
+    clock: LagClock,
 }
 
 impl Board {
@@ -39,6 +40,7 @@ impl Board {
             .map(|partition| log.reader(partition))
             .collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
+            clock: LagClock::new(readers.len() * Projection::ALL.len()),
             notices: readers.iter().map(|_| Notice::default()).collect(),
             read_model,
             readers,
@@ -78,12 +80,14 @@ impl Board {
     pub(crate) fn status(&self) -> Vec<ProjectionStatus> {
         let one = |projection, partition: PartitionId| {
             let (checkpoint, end) = self.position(projection, partition);
+            let lag = self.lag(projection, partition);
             ProjectionStatus {
                 projection,
                 partition,
                 checkpoint,
                 end,
-                lag_seconds: self.lag_from(checkpoint, end, partition),
+                lag_seconds: lag.age.as_secs_f64(),
+                log_unreadable: lag.unreadable,
                 paused: self.read_model.is_paused(projection),
                 parked_orders: self.notices[partition.index()].parked[projection.index()]
                     .load(Ordering::Relaxed),
@@ -105,44 +109,16 @@ impl Board {
         (checkpoint, end.max(checkpoint))
     }
 
-    /// Age of the oldest record not applied, in seconds; 0 when there is none.
-    pub(crate) fn lag_seconds(&self, projection: Projection, partition: PartitionId) -> f64 {
-        let (checkpoint, end) = self.position(projection, partition);
-        self.lag_from(checkpoint, end, partition)
-    }
-
-    /// A halted worker is behind at least since it halted, even if the log shows nothing that waits for it.
-    fn lag_from(&self, checkpoint: Offset, end: Offset, partition: PartitionId) -> f64 {
-        let halted = self
-            .halted_slot(partition)
-            .as_ref()
-            .map_or(0.0, |halted| halted.since.elapsed().as_secs_f64());
-        if checkpoint >= end {
-            return halted;
+    /// How far a projection is behind. A halted worker is behind at least since it halted, even if the log shows nothing
+    /// that waits for it.
+    pub(crate) fn lag(&self, projection: Projection, partition: PartitionId) -> Lag {
+        let checkpoint = self.read_model.checkpoints().load(projection, partition);
+        let follower = partition.index() * Projection::ALL.len() + projection.index();
+        let reader = self.readers[partition.index()].as_ref();
+        let mut lag = self.clock.lag(follower, reader, checkpoint);
+        if let Some(halted) = self.halted_slot(partition).as_ref() {
+            lag.age = lag.age.max(halted.since.elapsed());
         }
-        let oldest = appended_at(self.readers[partition.index()].as_ref(), checkpoint);
-        oldest.map_or(0.0, seconds_since).max(halted)
+        lag
     }
-}
-
-/// When the frame at an offset was appended; `None` if it cannot be read, which its worker reports.
-fn appended_at(log: &dyn PartitionReader, base: Offset) -> Option<AppendTime> {
-    let mut found = None;
-    let one = ScanLimit {
-        records: 1,
-        ..ScanLimit::NONE
-    };
-    let scanned = log.scan(base, one, &mut |frame| {
-        found = Some(frame.appended_at);
-        ControlFlow::Break(())
-    });
-    scanned.ok().and(found)
-}
-
-fn seconds_since(time: AppendTime) -> f64 {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    let then = std::time::Duration::from_micros(time.as_micros());
-    now.saturating_sub(then).as_secs_f64()
 }

@@ -106,6 +106,7 @@ impl Metrics {
 struct BoardCollector {
     board: Weak<Board>,
     lag_seconds: GaugeVec,
+    log_unreadable: IntGaugeVec,
     lag_events: IntGaugeVec,
     checkpoint: IntGaugeVec,
     paused: IntGaugeVec,
@@ -122,9 +123,13 @@ impl BoardCollector {
             lag_seconds: GaugeVec::new(
                 Opts::new(
                     "projector_event_lag_seconds",
-                    "Age of the oldest event not applied yet, 0 when caught up",
+                    "Age of the oldest event not applied yet, 0 when caught up; a bound while the log cannot be read",
                 ),
                 &labels,
+            )?,
+            log_unreadable: gauge(
+                "projector_log_unreadable",
+                "1 while the oldest event not applied yet cannot be read from the log",
             )?,
             lag_events: gauge("projector_lag_events", "Events not applied yet")?,
             checkpoint: gauge(
@@ -151,6 +156,8 @@ impl BoardCollector {
             self.lag_seconds
                 .with_label_values(&labels)
                 .set(status.lag_seconds);
+            let unreadable = u64::from(status.log_unreadable.is_some());
+            set(&self.log_unreadable, &labels, unreadable);
             set(&self.lag_events, &labels, behind);
             set(&self.checkpoint, &labels, status.checkpoint.get());
             set(&self.paused, &labels, u64::from(status.paused));
@@ -163,9 +170,10 @@ impl BoardCollector {
         }
     }
 
-    fn parts(&self) -> [&dyn Collector; 6] {
+    fn parts(&self) -> [&dyn Collector; 7] {
         [
             &self.lag_seconds,
+            &self.log_unreadable,
             &self.lag_events,
             &self.checkpoint,
             &self.paused,

@@ -8,8 +8,9 @@ use order_domain::{FoldError, OrderId};
 use order_log::{Key, Offset, PartitionId};
 use rusqlite::{Connection, params};
 
-use crate::Projection;
+use crate::order_row::ReadRowError;
 use crate::sql::{from_sql, to_sql};
+use crate::{Projection, ReadModelError};
 
 /// Why a frame cannot be applied.
 #[derive(Debug, thiserror::Error)]
@@ -131,6 +132,66 @@ pub(crate) fn is_parked(
             params![projection.name(), partition.get(), id.text(&mut [0; 36])],
             |row| row.get(0),
         )
+}
+
+/// Whether any order is set aside.
+pub(crate) fn any_parked(
+    connection: &Connection,
+    projection: Projection,
+) -> rusqlite::Result<bool> {
+    connection
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM ParkedEvent WHERE projection = ?1)")?
+        .query_row([projection.name()], |row| row.get(0))
+}
+
+/// An order that a projection has set aside, as an operator sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParkedOrder {
+    /// The order.
+    pub id: OrderId,
+    /// Its partition.
+    pub partition: PartitionId,
+    /// Base offset of the frame that could not be applied: the order's first that waits.
+    pub offset: Offset,
+    /// Events that wait, those behind the first included.
+    pub events: u64,
+    /// Why the first could not be applied.
+    pub reason: String,
+}
+
+/// Orders that are set aside, by id, behind the order `after`.
+pub(crate) fn parked_after(
+    connection: &Connection,
+    projection: Projection,
+    after: Option<OrderId>,
+    limit: usize,
+) -> Result<Vec<ParkedOrder>, ReadRowError> {
+    // Beside min(), SQLite takes other columns from the row that has the least.
+    let mut statement = connection.prepare_cached(
+        "SELECT order_id, partition, min(offset), sum(records), reason FROM ParkedEvent \
+         WHERE projection = ?1 AND order_id > ?2 GROUP BY order_id ORDER BY order_id LIMIT ?3",
+    )?;
+    let after = after.map(|id| id.to_string()).unwrap_or_default();
+    let limit = to_sql(u64::try_from(limit).unwrap_or(u64::MAX));
+    let mut rows = statement.query(params![projection.name(), after, limit])?;
+    let mut orders = Vec::new();
+    while let Some(row) = rows.next()? {
+        let order_id: String = row.get(0)?;
+        let id = OrderId::parse(&order_id).map_err(|_| {
+            ReadRowError::Malformed(ReadModelError::MalformedRow {
+                order_id,
+                reason: "a parked event names what is no order id".to_owned(),
+            })
+        })?;
+        orders.push(ParkedOrder {
+            id,
+            partition: PartitionId::new(row.get(1)?),
+            offset: Offset::new(from_sql(row.get(2)?)),
+            events: from_sql(row.get(3)?),
+            reason: row.get(4)?,
+        });
+    }
+    Ok(orders)
 }
 
 /// Where the parked frames of an order are in the log, in order, from `from` on, at most `limit`.

@@ -10,7 +10,7 @@ use crate::database::open_reader;
 use crate::digest::{ProjectionDigest, digest};
 use crate::order_row::{OrderRow, OrderRowRef, ReadRowError, select_orders};
 use crate::page::page_of;
-use crate::park::is_parked;
+use crate::park::{self, ParkedOrder, is_parked};
 use crate::sql::from_sql;
 use crate::{Projection, ReadModelError};
 
@@ -123,19 +123,20 @@ impl ReadModelReader {
         ids: &[(PartitionId, OrderId)],
     ) -> Result<Vec<Option<OrderRow>>, ReadModelError> {
         let mut rows: Vec<Option<OrderRow>> = ids.iter().map(|_| None).collect();
-        self.visit_orders(ids, &mut |at, row| rows[at] = row.map(OrderRow::from))?;
+        self.visit_orders(ids, &mut |at, row, _| rows[at] = row.map(OrderRow::from))?;
         Ok(rows)
     }
 
-    /// Shows several orders within one transaction a file: `visit` gets the place in `ids` and the row as it stands in
-    /// the database, once a place, in an order of its own. On an error some places may have been shown.
+    /// Shows several orders within one transaction a file: `visit` gets the place in `ids`, the row as it stands in the
+    /// database, and whether the order is parked, so that its row (or that there is none) is not what the log says. Once
+    /// a place, in an order of its own. On an error some places may have been shown.
     ///
     /// # Errors
     /// Whatever SQLite said.
     pub fn visit_orders(
         &mut self,
         ids: &[(PartitionId, OrderId)],
-        visit: &mut dyn FnMut(usize, Option<OrderRowRef<'_>>),
+        visit: &mut dyn FnMut(usize, Option<OrderRowRef<'_>>, bool),
     ) -> Result<(), ReadModelError> {
         let files = self.files.len();
         for (index, file) in self.files.iter_mut().enumerate() {
@@ -147,11 +148,16 @@ impl ReadModelReader {
             }
             let read = || -> Result<(), ReadRowError> {
                 let transaction = file.connection.transaction()?;
+                // Nearly always none: one look for all orders of the transaction.
+                let any_parked = park::any_parked(&transaction, Projection::Orders)?;
                 let mut statement = transaction.prepare_cached(ORDER_BY_ID)?;
                 for at in wanted {
-                    let mut rows = statement.query([ids[at].1.text(&mut [0; 36])])?;
+                    let (partition, id) = ids[at];
+                    let parked =
+                        any_parked && is_parked(&transaction, Projection::Orders, partition, id)?;
+                    let mut rows = statement.query([id.text(&mut [0; 36])])?;
                     let row = rows.next()?;
-                    visit(at, row.map(OrderRowRef::read).transpose()?);
+                    visit(at, row.map(OrderRowRef::read).transpose()?, parked);
                 }
                 drop(statement);
                 Ok(transaction.commit()?)
@@ -175,6 +181,27 @@ impl ReadModelReader {
         rows.sort_unstable_by_key(|row| std::cmp::Reverse(row.id));
         rows.truncate(filter.limit);
         Ok(rows)
+    }
+
+    /// A page of the orders that a projection has set aside, by id, at most `limit`, behind the order `after`.
+    ///
+    /// # Errors
+    /// Whatever SQLite said.
+    pub fn parked(
+        &mut self,
+        projection: Projection,
+        after: Option<OrderId>,
+        limit: usize,
+    ) -> Result<Vec<ParkedOrder>, ReadModelError> {
+        let mut orders = Vec::new();
+        for file in &mut self.files {
+            let found = park::parked_after(&file.connection, projection, after, limit)
+                .map_err(|error| error.at(&file.path))?;
+            orders.extend(found);
+        }
+        orders.sort_unstable_by_key(|order| order.id);
+        orders.truncate(limit);
+        Ok(orders)
     }
 
     /// What a key was used for, by its digest.

@@ -9,6 +9,7 @@ mod coalescing;
 mod crashes;
 mod files;
 mod keys;
+mod lag;
 mod metrics;
 mod parking;
 mod pausing;

@@ -130,8 +130,11 @@ impl WalDrain {
 }
 
 impl File {
-    /// A drain that fails is tried again at a later look; meanwhile the WAL grows, which its metric shows.
+    /// A drain that fails is tried again at the next look; meanwhile the WAL grows, which its metric shows.
     fn settle(&mut self, outcome: rusqlite::Result<()>) {
+        if outcome.is_err() {
+            self.idle_looks = self.idle_looks.min(LOOKS_UNTIL_IDLE - 1);
+        }
         if let Err(error) = &outcome
             && !self.failing
         {

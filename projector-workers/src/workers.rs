@@ -46,8 +46,11 @@ pub struct ProjectionStatus {
     pub checkpoint: Offset,
     /// Offset after the last visible record of the log, never before the checkpoint.
     pub end: Offset,
-    /// Age of the oldest record not applied, in seconds; 0 when there is none.
+    /// Age of the oldest record not applied, in seconds; 0 when there is none; while the log cannot be read, as old as
+    /// that record can be.
     pub lag_seconds: f64,
+    /// Why the log cannot be read, if so: the lag is then a bound.
+    pub log_unreadable: Option<String>,
     /// Whether it is paused.
     pub paused: bool,
     /// Orders set aside because an event of theirs could not be applied.
@@ -196,14 +199,14 @@ impl ProjectorWorkers {
         self.board.status()
     }
 
-    /// Age of the oldest record of a partition that a projection has not applied, in seconds; 0 when it is caught up,
-    /// which takes two atomic loads to see.
+    /// Age of the oldest record of a partition that a projection has not applied, in seconds; 0 when it is caught up.
+    /// While the log cannot be read: as old as that record can be.
     ///
     /// # Panics
     /// If there is no such partition.
     #[must_use]
     pub fn lag_seconds(&self, projection: Projection, partition: PartitionId) -> f64 {
-        self.board.lag_seconds(projection, partition)
+        self.board.lag(projection, partition).age.as_secs_f64()
     }
 
     /// Finishes the transactions at hand, moves the WAL of each file into the file, and joins the threads.

@@ -149,6 +149,18 @@ pub(super) fn all() -> Vec<(&'static str, Parameter)> {
             ),
         ),
         (
+            "ParkedLimit",
+            query(
+                "limit",
+                integer(1, 1000),
+                "Most orders of the page; 100 if not given.",
+            ),
+        ),
+        (
+            "ParkedAfter",
+            query("after", uuid(), "Begin behind this order."),
+        ),
+        (
             "DeadLimit",
             query(
                 "limit",

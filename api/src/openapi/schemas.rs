@@ -12,11 +12,14 @@ use utoipa::openapi::schema::{AdditionalProperties, ObjectBuilder, Type};
 use utoipa::openapi::{Ref, RefOr, Schema};
 
 use crate::admin::{
-    DeadLetterJson, DeadLettersJson, OutboxJson, OutboxPartitionJson, ProjectionJson,
-    ProjectionPartitionJson, ProjectionsJson, RedrivenJson,
+    DeadLetterJson, DeadLettersJson, OutboxJson, OutboxPartitionJson, RedrivenJson,
 };
 use crate::order_body::{
     CancelBody, EmptyBody, NewLineBody, PayBody, PlaceOrderBody, RefundBody, ShipBody,
+};
+use crate::projections::{
+    ParkedOrderJson, ParkedOrdersJson, ParkedRedrivenJson, ProjectionJson, ProjectionPartitionJson,
+    ProjectionsJson,
 };
 
 /// Every schema with its name in the components.
@@ -65,6 +68,9 @@ pub(super) fn all() -> Vec<(String, RefOr<Schema>)> {
     add::<ProjectionsJson>(&mut schemas);
     add::<ProjectionJson>(&mut schemas);
     add::<ProjectionPartitionJson>(&mut schemas);
+    add::<ParkedOrdersJson>(&mut schemas);
+    add::<ParkedOrderJson>(&mut schemas);
+    add::<ParkedRedrivenJson>(&mut schemas);
     add::<OutboxJson>(&mut schemas);
     add::<OutboxPartitionJson>(&mut schemas);
     add::<DeadLettersJson>(&mut schemas);
@@ -281,6 +287,9 @@ struct Problem {
     /// The order's version, with `version-mismatch`.
     #[schema(required = false)]
     current_version: u32,
+    /// The last version that is known of the order, with `order-parked`.
+    #[schema(required = false)]
+    known_version: u32,
     /// Where the order is, with `invalid-transition`.
     #[schema(required = false, schema_with = status_ref)]
     order_status: String,

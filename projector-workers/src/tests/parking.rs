@@ -380,3 +380,55 @@ fn a_parked_order_refuses_to_be_a_snapshot_for_decisions_but_still_reads() {
         reader.order(partition, id).unwrap().unwrap().last_frame
     );
 }
+
+#[test]
+fn a_read_says_of_a_parked_order_that_it_is_parked_whether_it_has_a_row_or_not() {
+    let mut world = World::new(1);
+    let good = world.place("c1", &[("A", 1, 10)]);
+    let stale = world.place("c2", &[("A", 1, 10)]);
+    let poison = world.append_undecodable(stale);
+    let missing = world.new_id();
+    let tag = RecordTag {
+        event_type: 999,
+        schema: 1,
+        codec: Codec::Bincode.number(),
+    };
+    let first = world.append_records(missing, 1, None, &[(tag, vec![1])]);
+    world.append_records(missing, 2, Some(first), &[confirmed()]);
+    world.flush();
+    let read_model = world.open();
+    world.projector(&read_model).catch_up();
+    let partition = PartitionId::new(0);
+    let mut reader = read_model.reader().unwrap();
+
+    let asked = [good, stale, missing].map(|id| (partition, id));
+    let mut seen = vec![None; 3];
+    let mut note = |at: usize, version, parked| seen[at] = Some((version, parked));
+    reader
+        .visit_orders(&asked, &mut |at, row, parked| {
+            note(at, row.map(|row| row.version.get()), parked);
+        })
+        .unwrap();
+    let expected = [(Some(1), false), (Some(1), true), (None, true)];
+    assert_eq!(seen, expected.map(Some));
+
+    let parked = reader.parked(Projection::Orders, None, 10).unwrap();
+    let told: Vec<_> = parked
+        .iter()
+        .map(|order| (order.id, order.partition, order.offset, order.events))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (stale, partition, poison, 1),
+            (missing, partition, first, 2)
+        ]
+    );
+    for order in &parked {
+        assert!(order.reason.contains("event type 999"), "{order:?}");
+    }
+    let first_page = reader.parked(Projection::Orders, None, 1).unwrap();
+    assert_eq!(first_page, parked[..1]);
+    let second_page = reader.parked(Projection::Orders, Some(stale), 1).unwrap();
+    assert_eq!(second_page, parked[1..]);
+}

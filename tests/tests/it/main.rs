@@ -10,6 +10,7 @@ mod killed;
 mod life;
 mod log_tools;
 mod metrics;
+mod projections;
 mod refusals;
 mod restart;
 mod rooms;
