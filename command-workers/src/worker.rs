@@ -28,6 +28,11 @@ const LOAD_POLL: Duration = Duration::from_millis(10);
 /// A batch takes no more commands once its frames have this many bytes: a larger write makes everybody in it wait
 /// without making the sync any cheaper a byte.
 const BATCH_BYTES_MAX: usize = 1 << 20;
+/// How often a worker with a command in hand lets other threads run before it closes the batch. Where a processor is free
+/// this returns at once; where all are busy, those that run meanwhile are the ones that bring the next commands, and a
+/// sync is shared by half as many again (measured with 64 connections on 2 processors: 7 to 10 commands a batch, 12 to
+/// 17 % more orders a second; more yields bring nothing more).
+const GATHERING_YIELDS: usize = 2;
 /// How many frames may be forgotten for each that a batch can add: more than one, so that what a read model has caught up
 /// with all at once is forgotten in the end; few, so that no batch waits for all of it.
 const FORGOTTEN_FRAMES_A_COMMAND: usize = 2;
@@ -208,6 +213,9 @@ impl Worker {
             self.answer(reply, Err(self.decider.known().behind(checkpoint, end)));
             return;
         }
+        for _ in 0..self.gathering_yields() {
+            std::thread::yield_now();
+        }
         let at = now().max(Timestamp::from_micros(
             self.writer.last_append_time().as_micros(),
         ));
@@ -232,6 +240,15 @@ impl Worker {
         self.metrics.batch_size.observe(commands as f64);
         if !self.decider.batch().is_empty() {
             self.append();
+        }
+    }
+
+    /// A worker that syncs every command on its own has nothing to gather.
+    fn gathering_yields(&self) -> usize {
+        if self.config.batch_commands_max > 1 {
+            GATHERING_YIELDS
+        } else {
+            0
         }
     }
 
