@@ -12,6 +12,7 @@ use crate::fold::{Changes, UsedKey};
 use crate::park;
 use crate::projection_set::ProjectionSet;
 use crate::row_change::{Change, RowChange};
+use crate::side::Side;
 use crate::sql::to_sql;
 use crate::trouble::Trouble;
 
@@ -21,6 +22,8 @@ const KEYS_FORGOTTEN_EXTRA: u64 = 256;
 /// One transaction to be.
 pub(crate) struct Write<'w> {
     pub(crate) partition: PartitionId,
+    /// The tables they go to.
+    pub(crate) side: Side,
     /// Whose changes these are.
     pub(crate) projections: ProjectionSet,
     /// The checkpoint before and after; equal for frames that were parked and are tried again.
@@ -54,24 +57,26 @@ impl Write<'_> {
     }
 
     fn write_rows(&self, transaction: &Transaction<'_>) -> Result<(), Trouble> {
-        let changes = self.changes;
-        let partition = self.partition;
+        let (changes, partition, side) = (self.changes, self.partition, self.side);
         if self.projections.contains(Projection::Orders) {
-            write_orders(transaction, partition, changes)?;
-            write_keys(transaction, partition, &changes.keys)?;
+            write_orders(transaction, partition, side, changes)?;
+            write_keys(transaction, partition, side, &changes.keys)?;
             self.forget_keys(transaction)?;
         }
         if self.projections.contains(Projection::CustomerSummary) {
-            changes.summaries.write_customers(transaction, partition)?;
+            changes
+                .summaries
+                .write_customers(transaction, partition, side)?;
         }
         if self.projections.contains(Projection::SkuDemand) {
-            changes.summaries.write_skus(transaction, partition)?;
+            changes.summaries.write_skus(transaction, partition, side)?;
         }
         let projections = self.projections;
         let parked = changes.parked.iter();
         Ok(park::store(
             transaction,
             partition,
+            side,
             parked.filter(|frame| projections.contains(frame.projection)),
         )?)
     }
@@ -79,13 +84,13 @@ impl Write<'_> {
     fn forget_keys(&self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
         let most = 2 * self.changes.keys.len() as u64 + KEYS_FORGOTTEN_EXTRA;
         transaction
-            .prepare_cached(
+            .prepare_cached(&self.side.on(
                 // The oldest first, and only then whether they have expired: append times do not go back, and a search
                 // for what has expired would look at every key that has not.
                 "DELETE FROM IdempotencyKey WHERE partition = ?1 AND frame IN \
                  (SELECT frame FROM (SELECT frame, appended_at FROM IdempotencyKey WHERE partition = ?1 \
                   ORDER BY frame LIMIT ?3) WHERE appended_at < ?2)",
-            )?
+            ))?
             .execute(params![
                 self.partition.get(),
                 to_sql(self.keys_since),
@@ -102,11 +107,11 @@ impl Write<'_> {
     ) -> Result<(), Trouble> {
         let changes = self.changes;
         let moved = transaction
-            .prepare_cached(
+            .prepare_cached(&self.side.on(
                 "UPDATE Checkpoint SET next_offset = ?4, appended_at = max(appended_at, ?5), \
                  keys_since = max(keys_since, ?6), id_ahead = max(id_ahead, ?7), id_behind = max(id_behind, ?8) \
                  WHERE projection = ?1 AND partition = ?2 AND next_offset = ?3",
-            )?
+            ))?
             .execute(params![
                 projection.name(),
                 self.partition.get(),
@@ -152,23 +157,24 @@ static INSERT_MANY: LazyLock<String> = LazyLock::new(|| insert_of(ROWS_AT_ONCE))
 fn write_orders(
     connection: &Connection,
     partition: PartitionId,
+    side: Side,
     changes: &Changes,
 ) -> Result<(), Trouble> {
-    let mut insert = connection.prepare_cached(&INSERT)?;
-    let mut insert_many = connection.prepare_cached(&INSERT_MANY)?;
+    let mut insert = connection.prepare_cached(&side.on(&INSERT))?;
+    let mut insert_many = connection.prepare_cached(&side.on(&INSERT_MANY))?;
     // An update that names a column of an index rewrites the index's entry, changed or not.
-    let mut step = connection.prepare_cached(
+    let mut step = connection.prepare_cached(&side.on(
         "UPDATE OrderView SET version = ?2, updated_at = ?3, last_frame = ?4, status = ?5, paid = ?6, refunded = ?7 \
          WHERE order_id = ?1",
-    )?;
-    let mut lines = connection.prepare_cached(
+    ))?;
+    let mut lines = connection.prepare_cached(&side.on(
         "UPDATE OrderView SET version = ?2, updated_at = ?3, last_frame = ?4, total = ?5, next_line_id = ?6, lines = ?7 \
          WHERE order_id = ?1",
-    )?;
-    let mut lines_and_step = connection.prepare_cached(
+    ))?;
+    let mut lines_and_step = connection.prepare_cached(&side.on(
         "UPDATE OrderView SET version = ?2, updated_at = ?3, last_frame = ?4, total = ?5, next_line_id = ?6, lines = ?7, \
          status = ?8, paid = ?9, refunded = ?10 WHERE order_id = ?1",
-    )?;
+    ))?;
     let texts = changes.texts.as_slice();
     let mut rest = changes.rows.as_slice();
     while let Some(row) = rest.first() {
@@ -255,11 +261,12 @@ fn bind_update(update: &mut Statement<'_>, row: &RowChange, texts: &[u8]) -> rus
 fn write_keys(
     connection: &Connection,
     partition: PartitionId,
+    side: Side,
     keys: &[UsedKey],
 ) -> rusqlite::Result<()> {
     // A key may be used again once it was forgotten; the later use counts.
     let mut insert = connection.prepare_cached(
-        "INSERT OR REPLACE INTO IdempotencyKey VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        &side.on("INSERT OR REPLACE INTO IdempotencyKey VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)"),
     )?;
     for key in keys {
         insert.execute(params![

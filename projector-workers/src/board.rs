@@ -64,6 +64,16 @@ impl Board {
         });
     }
 
+    /// Says that a partition's worker goes on.
+    pub(crate) fn go_on(&self, partition: PartitionId) {
+        *self.halted_slot(partition) = None;
+    }
+
+    /// The reading end of a partition's log.
+    pub(crate) fn log(&self, partition: PartitionId) -> &dyn PartitionReader {
+        self.readers[partition.index()].as_ref()
+    }
+
     pub(crate) fn halted(&self, partition: PartitionId) -> Option<String> {
         let halted = self.halted_slot(partition);
         halted.as_ref().map(|halted| halted.reason.clone())

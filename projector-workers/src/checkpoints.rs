@@ -123,6 +123,14 @@ impl Checkpoints {
         tokio::time::timeout(timeout, wait).await.is_ok() || reached()
     }
 
+    /// Sets the checkpoint to that of tables which have taken the place of others, maybe an earlier one, and wakes who
+    /// waits.
+    pub(crate) fn replace(&self, projection: Projection, partition: PartitionId, next: Offset) {
+        let entry = self.entry(projection, partition);
+        entry.next.store(next.get(), Ordering::Release);
+        entry.moved.notify_waiters();
+    }
+
     /// Moves the checkpoint, after its transaction was committed, and wakes who waits.
     pub(crate) fn publish(&self, projection: Projection, partition: PartitionId, next: Offset) {
         let entry = self.entry(projection, partition);

@@ -104,6 +104,25 @@ pub(crate) fn open_reader(path: &Path, cache_kib: u32) -> Result<Connection, Rea
     open().map_err(ReadModelError::sqlite(path))
 }
 
+/// Whether a file is a whole read model of this layout and identity; changes nothing.
+pub(crate) fn check_readable(
+    connection: &Connection,
+    path: &Path,
+    identity: &Identity,
+) -> Result<(), ReadModelError> {
+    let (application_id, layout, _) = header(connection).map_err(ReadModelError::sqlite(path))?;
+    if application_id != APPLICATION_ID || layout != LAYOUT_VERSION {
+        return Err(incompatible(
+            path,
+            format!(
+                "has application id {application_id} and layout {layout}, this version reads {APPLICATION_ID} and \
+                 {LAYOUT_VERSION}"
+            ),
+        ));
+    }
+    check_identity(connection, path, identity)
+}
+
 /// Opens a connection that moves pages from the WAL into the file, and does nothing else.
 pub(crate) fn open_drain(path: &Path) -> Result<Connection, ReadModelError> {
     let open = || {

@@ -49,6 +49,9 @@ pub enum ReadModelError {
         "order {0} is parked: an event of it could not be applied; see ParkedEvent, repair, redrive"
     )]
     Parked(order_domain::OrderId),
+    /// What was asked does not fit how things stand.
+    #[error("{0}")]
+    Unfit(String),
     /// A partition's worker stands still and cannot do what was asked.
     #[error("the projector of partition {partition} has halted: {reason}")]
     Halted {

@@ -10,12 +10,15 @@ use crate::history::{HistoryError, order_before};
 use crate::order_row::ReadRowError;
 use crate::park::ParkReason;
 use crate::reader::order_by_id;
+use crate::side::Side;
 use crate::trouble::Trouble;
 
 /// Where orders come from that are not in the batch.
 pub(crate) struct Source<'s> {
     pub(crate) connection: &'s Connection,
     pub(crate) log: &'s dyn PartitionReader,
+    /// The rows of which side: those that are written, or the live ones if no orders are.
+    pub(crate) side: Side,
 }
 
 /// One order, from its row through the frames of a batch.
@@ -153,7 +156,7 @@ impl<'s> OrderCase<'s> {
             return Ok(());
         }
         self.looked_up = true;
-        let row = match order_by_id(self.source.connection, self.id) {
+        let row = match order_by_id(self.source.connection, self.id, self.source.side) {
             Ok(Some(row)) => row,
             Ok(None) => return Ok(()),
             Err(ReadRowError::Sqlite(error)) => return Err(error.into()),

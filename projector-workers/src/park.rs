@@ -9,6 +9,7 @@ use order_log::{Key, Offset, PartitionId};
 use rusqlite::{Connection, params};
 
 use crate::order_row::ReadRowError;
+use crate::side::Side;
 use crate::sql::{from_sql, to_sql};
 use crate::{Projection, ReadModelError};
 
@@ -53,10 +54,14 @@ pub(crate) struct ParkedOrders {
 }
 
 impl ParkedOrders {
-    pub(crate) fn load(connection: &Connection, partition: PartitionId) -> rusqlite::Result<Self> {
+    pub(crate) fn load(
+        connection: &Connection,
+        partition: PartitionId,
+        side: Side,
+    ) -> rusqlite::Result<Self> {
         let mut parked = Self::default();
         let mut statement = connection.prepare(
-            "SELECT DISTINCT projection, order_id FROM ParkedEvent WHERE partition = ?1",
+            &side.on("SELECT DISTINCT projection, order_id FROM ParkedEvent WHERE partition = ?1"),
         )?;
         let mut rows = statement.query([partition.get()])?;
         while let Some(row) = rows.next()? {
@@ -98,10 +103,12 @@ impl ParkedOrders {
 pub(crate) fn store<'f>(
     connection: &Connection,
     partition: PartitionId,
+    side: Side,
     frames: impl Iterator<Item = &'f ParkedFrame>,
 ) -> rusqlite::Result<()> {
-    let mut insert = connection
-        .prepare_cached("INSERT OR REPLACE INTO ParkedEvent VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
+    let mut insert = connection.prepare_cached(
+        &side.on("INSERT OR REPLACE INTO ParkedEvent VALUES (?1, ?2, ?3, ?4, ?5, ?6)"),
+    )?;
     for frame in frames {
         let id = OrderId::from_bytes(*frame.key.as_bytes());
         let reason = frame.reason.as_ref().map(ToString::to_string);

@@ -8,6 +8,7 @@ use order_log::{Offset, PartitionId};
 use rusqlite::{Connection, params};
 
 use crate::database::{Identity, open_reader, open_writer};
+use crate::side::Side;
 use crate::sql::from_sql;
 use crate::{Checkpoints, Projection, ReadModelError, ReadModelReader};
 
@@ -48,7 +49,14 @@ pub struct ReadModel {
     /// By projection. Set before it is stored, read by workers that hold a writer: when a pause is stored, no
     /// transaction that missed it is open.
     paused: [AtomicBool; Projection::ALL.len()],
+    /// By projection. Set while its tables are being switched: nothing is written to them then.
+    held: [AtomicBool; Projection::ALL.len()],
+    /// By projection. Counts switches, so that what was read before one is not written after it.
+    generations: [AtomicU64; Projection::ALL.len()],
 }
+
+/// How often the tables of each projection were switched.
+pub(crate) type Generations = [u64; Projection::ALL.len()];
 
 impl ReadModel {
     /// Opens the files, makes those that are missing, and reads the checkpoints. A damaged file is set aside as
@@ -58,27 +66,10 @@ impl ReadModel {
     /// [`ReadModelError::Incompatible`] for files of another layout, log or shard count, or a SQLite older than 3.51.3;
     /// otherwise whatever SQLite said.
     pub fn open(config: ReadModelConfig) -> Result<Arc<Self>, ReadModelError> {
-        if config.shards == 0 || config.shards > config.partitions {
-            return Err(ReadModelError::Incompatible {
-                path: config.directory,
-                reason: format!(
-                    "{} read-model shards for {} partitions; use 1 to {}",
-                    config.shards, config.partitions, config.partitions
-                ),
-            });
-        }
-        refuse_other_shard_count(&config)?;
         let checkpoints = Checkpoints::new(config.partitions);
         let paused = [const { AtomicBool::new(false) }; Projection::ALL.len()];
         let mut shards = Vec::with_capacity(usize::from(config.shards));
-        for shard in 0..config.shards {
-            let path = config.directory.join(file_name(config.shards, shard));
-            let identity = Identity {
-                log_id: config.log_id.clone(),
-                partitions: config.partitions,
-                shards: config.shards,
-                shard,
-            };
+        for (path, identity) in config.files()? {
             let connection = open_writer(&path, &identity)?;
             for projection in Projection::ALL {
                 for partition in identity.partitions_here() {
@@ -108,6 +99,8 @@ impl ReadModel {
             shards,
             checkpoints: Arc::new(checkpoints),
             paused,
+            held: [const { AtomicBool::new(false) }; Projection::ALL.len()],
+            generations: [const { AtomicU64::new(0) }; Projection::ALL.len()],
         }))
     }
 
@@ -188,6 +181,67 @@ impl ReadModel {
         self.paused[projection.index()].load(Ordering::SeqCst)
     }
 
+    /// Whether nothing may be written to a projection's tables at the moment.
+    pub(crate) fn is_held(&self, projection: Projection) -> bool {
+        self.held[projection.index()].load(Ordering::SeqCst)
+    }
+
+    /// Keeps a projection's live tables as they are until the answer is dropped. On return no transaction on them is
+    /// open, and its checkpoints stand still.
+    pub(crate) fn hold(&self, projection: Projection) -> Hold<'_> {
+        let held = &self.held[projection.index()];
+        held.store(true, Ordering::SeqCst);
+        let hold = Hold { held };
+        for shard in &self.shards {
+            // Whoever had the writer before did not see the mark; whoever gets it after this looks first.
+            drop(lock(shard));
+        }
+        hold
+    }
+
+    pub(crate) fn generations(&self) -> Generations {
+        std::array::from_fn(|at| self.generations[at].load(Ordering::SeqCst))
+    }
+
+    /// Says that a projection's tables were switched, by whoever has the writer.
+    pub(crate) fn count_switch(&self, projection: Projection) {
+        self.generations[projection.index()].fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Count of the log's partitions.
+    pub(crate) fn partition_count(&self) -> u16 {
+        self.config.partitions
+    }
+
+    /// The checkpoint that is stored with the tables of a side.
+    pub(crate) fn stored_checkpoint(
+        &self,
+        projection: Projection,
+        partition: PartitionId,
+        side: Side,
+    ) -> Result<Offset, ReadModelError> {
+        let sql = "SELECT next_offset FROM Checkpoint WHERE projection = ?1 AND partition = ?2";
+        let next = self.writer(partition).query_row(
+            &side.on(sql),
+            params![projection.name(), partition.get()],
+            |row| row.get(0),
+        );
+        next.map(|next| Offset::new(from_sql(next)))
+            .map_err(ReadModelError::sqlite(self.path_of(partition)))
+    }
+
+    /// Count of the files.
+    pub(crate) fn shards(&self) -> u16 {
+        self.config.shards
+    }
+
+    /// The partitions whose rows are in a file.
+    pub(crate) fn partitions_of(&self, shard: u16) -> impl Iterator<Item = PartitionId> + use<> {
+        (shard..self.config.partitions)
+            .step_by(usize::from(self.config.shards))
+            .map(PartitionId::new)
+    }
+
     /// Stores a pause or its end in all files. On return no transaction that missed it is open; on an error it is as it
     /// was, as long as the process lives.
     pub(crate) fn set_paused(
@@ -208,6 +262,47 @@ impl ReadModel {
             }
         }
         Ok(())
+    }
+}
+
+impl ReadModelConfig {
+    /// Every file, and what it must say about itself.
+    ///
+    /// # Errors
+    /// [`ReadModelError::Incompatible`] for a count of files that cannot be, or is not that of the files that are there.
+    pub(crate) fn files(&self) -> Result<Vec<(PathBuf, Identity)>, ReadModelError> {
+        if self.shards == 0 || self.shards > self.partitions {
+            return Err(ReadModelError::Incompatible {
+                path: self.directory.clone(),
+                reason: format!(
+                    "{} read-model shards for {} partitions; use 1 to {}",
+                    self.shards, self.partitions, self.partitions
+                ),
+            });
+        }
+        refuse_other_shard_count(self)?;
+        let file = |shard| {
+            let identity = Identity {
+                log_id: self.log_id.clone(),
+                partitions: self.partitions,
+                shards: self.shards,
+                shard,
+            };
+            (self.directory.join(file_name(self.shards, shard)), identity)
+        };
+        Ok((0..self.shards).map(file).collect())
+    }
+}
+
+/// A projection's live tables, kept as they are.
+#[derive(Debug)]
+pub(crate) struct Hold<'m> {
+    held: &'m AtomicBool,
+}
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        self.held.store(false, Ordering::SeqCst);
     }
 }
 

@@ -11,6 +11,7 @@ use crate::digest::{ProjectionDigest, digest};
 use crate::order_row::{OrderRow, OrderRowRef, ReadRowError, select_orders};
 use crate::page::page_of;
 use crate::park::{self, ParkedOrder, is_parked};
+use crate::side::{Side, exists};
 use crate::sql::from_sql;
 use crate::{Projection, ReadModelError};
 
@@ -42,6 +43,15 @@ pub struct IdempotencyRow {
     pub version: Version,
     /// Base offset of the frame it made.
     pub frame: Offset,
+}
+
+/// Tables of a projection beside the live ones.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct KeptTables {
+    /// Those that were live before the last switch.
+    pub old: bool,
+    /// Those of a rebuild that runs, or did not come to its end.
+    pub unfinished: bool,
 }
 
 /// Read-only connections to every file, owned by one thread. Every read is one short transaction: a long one would keep
@@ -87,7 +97,7 @@ impl ReadModelReader {
         id: OrderId,
     ) -> Result<Option<OrderRow>, ReadModelError> {
         let file = self.file(partition);
-        order_by_id(&file.connection, id).map_err(|error| error.at(&file.path))
+        order_by_id(&file.connection, id, Side::Live).map_err(|error| error.at(&file.path))
     }
 
     /// One order for a decision: as [`ReadModelReader::order`], but never a row that lacks events before the checkpoint.
@@ -102,7 +112,7 @@ impl ReadModelReader {
         let file = self.file(partition);
         let read = |connection: &mut Connection| {
             let transaction = connection.transaction()?;
-            let row = order_by_id(&transaction, id)?;
+            let row = order_by_id(&transaction, id, Side::Live)?;
             let parked = is_parked(&transaction, Projection::Orders, partition, id)?;
             transaction.commit()?;
             Ok((row, parked))
@@ -183,6 +193,23 @@ impl ReadModelReader {
         Ok(rows)
     }
 
+    /// Which tables of a projection there are beside the live ones, in any file.
+    ///
+    /// # Errors
+    /// Whatever SQLite said.
+    pub fn kept_tables(&mut self, projection: Projection) -> Result<KeptTables, ReadModelError> {
+        let mut kept = KeptTables::default();
+        for file in &self.files {
+            let has = |side| {
+                exists(&file.connection, projection, side)
+                    .map_err(ReadModelError::sqlite(&file.path))
+            };
+            kept.old |= has(Side::Old)?;
+            kept.unfinished |= has(Side::Beside)?;
+        }
+        Ok(kept)
+    }
+
     /// A page of the orders that a projection has set aside, by id, at most `limit`, behind the order `after`.
     ///
     /// # Errors
@@ -247,8 +274,9 @@ const ORDER_BY_ID: &str = select_orders!("WHERE order_id = ?1");
 pub(crate) fn order_by_id(
     connection: &Connection,
     id: OrderId,
+    side: Side,
 ) -> Result<Option<OrderRow>, ReadRowError> {
-    let mut statement = connection.prepare_cached(ORDER_BY_ID)?;
+    let mut statement = connection.prepare_cached(&side.on(ORDER_BY_ID))?;
     let mut rows = statement.query([id.text(&mut [0; 36])])?;
     rows.next()?.map(OrderRow::read).transpose()
 }

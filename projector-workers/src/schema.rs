@@ -3,6 +3,8 @@
 //! All tables are `STRICT`: a sum that leaves the range of 64 bits is refused by SQLite instead of turning into a float.
 //! Times are microseconds since the Unix epoch, amounts are minor units.
 
+use crate::Projection;
+
 /// "OrdS" in the header of every read-model file, so that `file` and a wrong path are told apart.
 pub(crate) const APPLICATION_ID: i32 = 0x4f72_6453;
 
@@ -11,6 +13,18 @@ pub(crate) const LAYOUT_VERSION: i32 = 1;
 
 /// Earlier versions of SQLite can lose committed pages when a WAL is reset: 3.51.3 mended it.
 pub(crate) const SQLITE_VERSION_MIN: i32 = 3_051_003;
+
+/// Tables of one projection alone.
+pub(crate) const fn tables_of(projection: Projection) -> &'static [&'static str] {
+    match projection {
+        Projection::Orders => &["OrderView", "IdempotencyKey"],
+        Projection::CustomerSummary => &["CustomerSummaryByPartition"],
+        Projection::SkuDemand => &["SkuDemandByPartition"],
+    }
+}
+
+/// Tables with rows of every projection, which a column `projection` tells apart.
+pub(crate) const SHARED_TABLES: &[&str] = &["Checkpoint", "ParkedEvent"];
 
 /// Makes the tables of an empty file.
 pub(crate) const CREATE: &str = "

@@ -13,6 +13,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use crate::frames::BatchFrame;
 use crate::order_case::{OrderCase, changes_lines, order_after};
 use crate::park::ParkReason;
+use crate::side::Side;
 use crate::sql::{from_sql, to_sql};
 use crate::sums::{Sum, SumTable};
 use crate::trouble::Trouble;
@@ -77,6 +78,7 @@ pub(crate) struct Summaries {
 pub(crate) struct Stored<'s> {
     pub(crate) connection: &'s Connection,
     pub(crate) partition: PartitionId,
+    pub(crate) side: Side,
 }
 
 impl Summaries {
@@ -155,8 +157,9 @@ impl Summaries {
         &self,
         connection: &Connection,
         partition: PartitionId,
+        side: Side,
     ) -> rusqlite::Result<()> {
-        let mut upsert = connection.prepare_cached(
+        let mut upsert = connection.prepare_cached(&side.on(
             "INSERT INTO CustomerSummaryByPartition VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) \
              ON CONFLICT DO UPDATE SET \
              orders_placed = orders_placed + excluded.orders_placed, \
@@ -165,7 +168,7 @@ impl Summaries {
              paid = paid + excluded.paid, \
              refunded = refunded + excluded.refunded, \
              last_placed_at = max(last_placed_at, excluded.last_placed_at)",
-        )?;
+        ))?;
         for (key, added) in self.customers.in_key_order() {
             let (customer, currency) = split_customer_key(key);
             upsert.execute(params![
@@ -188,14 +191,15 @@ impl Summaries {
         &self,
         connection: &Connection,
         partition: PartitionId,
+        side: Side,
     ) -> rusqlite::Result<()> {
-        let mut upsert = connection.prepare_cached(
+        let mut upsert = connection.prepare_cached(&side.on(
             "INSERT INTO SkuDemandByPartition VALUES (?1, ?2, ?3, ?4, ?5) \
              ON CONFLICT DO UPDATE SET \
              units_ordered = units_ordered + excluded.units_ordered, \
              units_cancelled = units_cancelled + excluded.units_cancelled, \
              last_ordered_at = max(last_ordered_at, excluded.last_ordered_at)",
-        )?;
+        ))?;
         for (sku, added) in self.skus.in_key_order() {
             upsert.execute(params![
                 sku,
@@ -382,10 +386,10 @@ fn split_customer_key(key: &str) -> (&str, &str) {
 
 impl Stored<'_> {
     fn customer(&self, (customer, currency): (&str, &str)) -> Result<CustomerSums, Trouble> {
-        let mut select = self.connection.prepare_cached(
+        let mut select = self.connection.prepare_cached(&self.side.on(
             "SELECT orders_placed, orders_cancelled, ordered, paid, refunded, last_placed_at \
              FROM CustomerSummaryByPartition WHERE customer_id = ?1 AND currency = ?2 AND partition = ?3",
-        )?;
+        ))?;
         let key = params![customer, currency, self.partition.get()];
         let found = select.query_row(key, |row| {
             Ok(CustomerSums {
@@ -401,10 +405,10 @@ impl Stored<'_> {
     }
 
     fn sku(&self, sku: &str) -> Result<SkuSums, Trouble> {
-        let mut select = self.connection.prepare_cached(
+        let mut select = self.connection.prepare_cached(&self.side.on(
             "SELECT units_ordered, units_cancelled, last_ordered_at FROM SkuDemandByPartition \
              WHERE sku = ?1 AND partition = ?2",
-        )?;
+        ))?;
         let found = select.query_row(params![sku, self.partition.get()], |row| {
             Ok(SkuSums {
                 units_ordered: row.get(0)?,

@@ -14,6 +14,7 @@ mod metrics;
 mod parking;
 mod pausing;
 mod reading;
+mod rebuild;
 mod summaries;
 mod wal;
 mod world;

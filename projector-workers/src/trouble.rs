@@ -55,6 +55,7 @@ impl From<ReadModelError> for Trouble {
             ReadModelError::Incompatible { .. }
             | ReadModelError::MalformedRow { .. }
             | ReadModelError::Parked(_)
+            | ReadModelError::Unfit(_)
             | ReadModelError::Halted { .. } => Self::Halt(error.to_string()),
         }
     }

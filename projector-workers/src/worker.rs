@@ -2,10 +2,11 @@
 //!
 //! `durable end >= checkpoint in SQLite >= published checkpoint`, always.
 
+mod redriving;
+mod running;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use order_log::{Offset, PartitionId, PartitionReader, ScanLimit};
 use rusqlite::Connection;
@@ -13,38 +14,23 @@ use rusqlite::Connection;
 use crate::apply::Write;
 use crate::board::Board;
 use crate::crash::{CrashPoint, Crashes};
-use crate::database::note_damage;
 use crate::fold::{Changes, Scope, fold_batch};
 use crate::frames::FrameBatch;
 use crate::metrics::PartitionMetrics;
 use crate::order_case::Source;
 use crate::park::ParkedOrders;
 use crate::projection_set::ProjectionSet;
+use crate::read_model::Generations;
 use crate::redrive::Retry;
+use crate::side::Side;
 use crate::summaries::Stored;
 use crate::trouble::Trouble;
 use crate::workers::{ProjectorConfig, Redriven};
-use crate::{Projection, ReadModel, ReadModelError};
+use crate::{Checkpoints, Projection, ReadModel, ReadModelError};
 
 /// Most bytes of frames in one batch, whatever their count: bounds the memory of a worker, to about four times this, and
 /// the length of its transactions, to some ten thousand orders.
 const BATCH_BYTES_MAX: u64 = 4 << 20;
-
-/// How long a worker with nothing to do waits before it looks for requests. New frames wake it at once.
-const IDLE: Duration = Duration::from_millis(100);
-
-/// A transaction costs as much as some twenty rows. While frames keep coming, a worker lets this much time go by after a
-/// small batch, so that the next one is larger; alone or far behind, a frame does not wait.
-const GATHER: Duration = Duration::from_millis(4);
-/// Batches of this many records are neither a lone event nor a backlog.
-const GATHERED_RECORDS: std::ops::Range<u64> = 4..1024;
-
-/// Most bytes of frames an idle worker keeps room for.
-const IDLE_BYTES_MAX: usize = 64 << 10;
-
-/// First and longest pause before something that failed is tried again.
-const BACKOFF_FIRST: Duration = Duration::from_millis(10);
-const BACKOFF_LONGEST: Duration = Duration::from_secs(1);
 
 /// What a worker is asked to do between two batches.
 #[derive(Debug)]
@@ -52,6 +38,9 @@ pub(crate) struct Redrive {
     pub(crate) projection: Projection,
     pub(crate) reply: std::sync::mpsc::SyncSender<Result<Redriven, ReadModelError>>,
 }
+
+/// Why a redrive was cut short.
+const SWITCHED: &str = "the tables of the projection were just switched: ask again";
 
 /// What a step came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +51,8 @@ pub(crate) enum Step {
     CaughtUp(Offset),
     /// Every projection is paused.
     Paused,
+    /// Tables are being switched, and there is nothing else to apply.
+    Held,
 }
 
 /// How a batch treats what should not be: a row where a new order goes, a sum that leaves 64 bits.
@@ -81,6 +72,14 @@ struct Span {
     to: Offset,
 }
 
+/// Which tables a worker writes, and how far they are.
+#[derive(Debug)]
+pub(crate) struct Tables {
+    pub(crate) side: Side,
+    pub(crate) members: ProjectionSet,
+    pub(crate) checkpoints: Arc<Checkpoints>,
+}
+
 /// A worker, not yet or no longer on its thread.
 #[derive(Debug)]
 pub(crate) struct Worker {
@@ -90,6 +89,14 @@ pub(crate) struct Worker {
     board: Arc<Board>,
     metrics: PartitionMetrics,
     config: ProjectorConfig,
+    /// The tables it writes.
+    side: Side,
+    /// The projections it works on.
+    members: ProjectionSet,
+    /// How far the tables of its side are.
+    checkpoints: Arc<Checkpoints>,
+    /// The switches it knows of: after another one, what it knows of parked orders is of other tables.
+    generations: Generations,
     /// Reads rows and parked orders, so that the writer is held for writing alone.
     connection: Connection,
     /// Where each projection is to end, by its index; beyond reach unless the log is folded up to a point.
@@ -112,9 +119,29 @@ impl Worker {
         metrics: PartitionMetrics,
         config: ProjectorConfig,
     ) -> Result<Self, ReadModelError> {
+        let checkpoints = Arc::clone(read_model.checkpoints());
+        let members = Projection::ALL.into_iter().collect();
+        let tables = Tables {
+            side: Side::Live,
+            members,
+            checkpoints,
+        };
+        Self::on_tables(tables, log, read_model, board, metrics, config)
+    }
+
+    /// A worker on tables that are not, or not all, the live ones.
+    pub(crate) fn on_tables(
+        tables: Tables,
+        log: Box<dyn PartitionReader>,
+        read_model: Arc<ReadModel>,
+        board: Arc<Board>,
+        metrics: PartitionMetrics,
+        config: ProjectorConfig,
+    ) -> Result<Self, ReadModelError> {
         let partition = log.partition();
         let connection = read_model.worker_reader(partition)?;
-        let parked = ParkedOrders::load(&connection, partition)
+        let generations = read_model.generations();
+        let parked = ParkedOrders::load(&connection, partition, tables.side)
             .map_err(ReadModelError::sqlite(read_model.path_of(partition)))?;
         let worker = Self {
             partition,
@@ -123,6 +150,10 @@ impl Worker {
             board,
             metrics,
             config,
+            side: tables.side,
+            members: tables.members,
+            checkpoints: tables.checkpoints,
+            generations,
             connection,
             until: [Offset::new(u64::MAX); Projection::ALL.len()],
             parked,
@@ -141,85 +172,20 @@ impl Worker {
         self.until[projection.index()] = until;
     }
 
-    /// Works until `stop` is set or nothing more can be done; returns why it stands still in the latter case.
-    pub(crate) fn run(
-        &mut self,
-        requests: &Receiver<Redrive>,
-        stop: &AtomicBool,
-    ) -> Result<(), String> {
-        let mut backoff = Backoff::default();
-        while !stop.load(Ordering::SeqCst) {
-            while let Ok(request) = requests.try_recv() {
-                self.answer(&request)?;
-            }
-            let pause = match self.step() {
-                Ok(step) => {
-                    backoff = Backoff::default();
-                    match step {
-                        Step::Moved if GATHERED_RECORDS.contains(&self.applied_records) => GATHER,
-                        Step::Moved => continue,
-                        Step::CaughtUp(end) => {
-                            if self.log.wait_beyond(end, IDLE) == end {
-                                self.let_go_of_memory();
-                            }
-                            continue;
-                        }
-                        Step::Paused => IDLE,
-                    }
-                }
-                Err(trouble) => backoff.next(self.endure(trouble)?, self.partition),
-            };
-            match requests.recv_timeout(pause) {
-                Ok(request) => self.answer(&request)?,
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return Ok(()),
-            }
-        }
-        Ok(())
-    }
-
-    /// Gives back what a large batch took, when nothing is left to do.
-    fn let_go_of_memory(&mut self) {
-        if self.batch.memory_bytes() > IDLE_BYTES_MAX {
-            self.batch = FrameBatch::default();
-            self.changes = Changes::default();
-        }
-    }
-
-    /// Counts a trouble that may pass and gives its reason; gives up on any other.
-    fn endure(&self, trouble: Trouble) -> Result<String, String> {
-        match trouble {
-            Trouble::Busy(reason) => {
-                self.metrics.busy.inc();
-                Ok(reason)
-            }
-            Trouble::Passing(reason) => Ok(reason),
-            Trouble::Halt(reason) => Err(reason),
-            Trouble::Constraint(reason) => Err(format!(
-                "a row does not fit its table, whichever order is left out ({reason}); rebuild the projection"
-            )),
-            Trouble::Corrupt(reason) => {
-                let path = self.read_model.path_of(self.partition);
-                let mut reason = format!(
-                    "{} is damaged ({reason}); restart the service: the file is set aside and rebuilt from the log",
-                    path.display()
-                );
-                if let Err(error) = note_damage(path) {
-                    reason = format!("{reason}; if it is not, move it away by hand ({error})");
-                }
-                Err(reason)
-            }
-        }
-    }
-
     /// Applies one batch to each group of projections that stand at the same checkpoint, core first.
     pub(crate) fn step(&mut self) -> Result<Step, Trouble> {
-        let active: ProjectionSet = Projection::ALL
-            .into_iter()
-            .filter(|projection| !self.read_model.is_paused(*projection))
+        self.notice_switches()?;
+        let mut held = false;
+        let active: ProjectionSet = self
+            .members
+            .iter()
+            .filter(|projection| {
+                held |= self.is_held(*projection);
+                !self.stands_still(*projection)
+            })
             .collect();
         if active.is_empty() {
-            return Ok(Step::Paused);
+            return Ok(if held { Step::Held } else { Step::Paused });
         }
         let end = self.log.durable_end();
         let mut moved = ProjectionSet::default();
@@ -231,8 +197,9 @@ impl Worker {
             let from = self.checkpoint(projection);
             if from > end {
                 return Err(Trouble::Halt(format!(
-                    "the checkpoint of {} is {from}, but the log ends at {end}: the log lost records, or the read model \
-                     is of a later one; bring back the log, or rebuild the read model",
+                    "the checkpoint of {0} is {from}, but the log ends at {end}: the log lost records, or the read model \
+                     is of a later one; bring back the log, or rebuild the rows from it: order-service projections \
+                     rebuild {0}",
                     projection.name()
                 )));
             }
@@ -247,17 +214,40 @@ impl Worker {
             self.apply_batch(group, from, self.stop_of(group, active, from))?;
             group.iter().for_each(|member| moved.insert(member));
         }
-        if moved.is_empty() {
-            Ok(Step::CaughtUp(end))
-        } else {
-            Ok(Step::Moved)
-        }
+        Ok(match (moved.is_empty(), held) {
+            (true, false) => Step::CaughtUp(end),
+            (true, true) => Step::Held,
+            (false, _) => Step::Moved,
+        })
     }
 
-    fn checkpoint(&self, projection: Projection) -> Offset {
-        self.read_model
-            .checkpoints()
-            .load(projection, self.partition)
+    /// After tables were switched, parked orders are those of the new ones.
+    fn notice_switches(&mut self) -> Result<(), Trouble> {
+        let generations = self.read_model.generations();
+        if self.side == Side::Live && generations != self.generations {
+            self.parked = ParkedOrders::load(&self.connection, self.partition, self.side)?;
+            self.generations = generations;
+            self.tell_parked();
+        }
+        Ok(())
+    }
+
+    /// Whether the tables it writes are kept as they are for a switch. Those of another side never are.
+    fn is_held(&self, projection: Projection) -> bool {
+        self.side == Side::Live && self.read_model.is_held(projection)
+    }
+
+    fn stands_still(&self, projection: Projection) -> bool {
+        self.is_held(projection)
+            || (self.side == Side::Live && self.read_model.is_paused(projection))
+    }
+
+    pub(crate) const fn partition(&self) -> PartitionId {
+        self.partition
+    }
+
+    pub(crate) fn checkpoint(&self, projection: Projection) -> Offset {
+        self.checkpoints.load(projection, self.partition)
     }
 
     /// Where a group's batch must end: at the end set for a member, or where it meets a projection that is ahead.
@@ -311,9 +301,7 @@ impl Worker {
             written => written?,
         };
         for projection in written.iter() {
-            self.read_model
-                .checkpoints()
-                .publish(projection, self.partition, to);
+            self.checkpoints.publish(projection, self.partition, to);
         }
         self.applied_records = to.get() - from.get();
         self.metrics
@@ -341,6 +329,12 @@ impl Worker {
         let stored = Stored {
             connection: &self.connection,
             partition: self.partition,
+            side: self.side,
+        };
+        let rows_of = if span.group.contains(Projection::Orders) {
+            self.side
+        } else {
+            Side::Live
         };
         let scope = Scope {
             projections: span.group,
@@ -348,6 +342,7 @@ impl Worker {
             source: Source {
                 connection: &self.connection,
                 log: self.log.as_ref(),
+                side: rows_of,
             },
             stored: (care == Care::Careful).then_some(stored),
             trust_new: care == Care::Trusting,
@@ -356,17 +351,31 @@ impl Worker {
         self.crashes.here(CrashPoint::AfterFold)?;
 
         let mut writer = self.read_model.writer(self.partition);
-        // Under the writer, because whoever pauses waits for it: no checkpoint moves after a pause was stored.
+        if self.side == Side::Live && self.read_model.generations() != self.generations {
+            // What was folded is on rows of tables that are live no more.
+            return match retry {
+                None => Ok(ProjectionSet::default()),
+                Some(_) => Err(Trouble::Passing(SWITCHED.to_owned())),
+            };
+        }
+        // Under the writer, because whoever pauses or holds waits for it: no checkpoint moves after a pause was stored.
         let projections: ProjectionSet = span
             .group
             .iter()
-            .filter(|member| retry.is_some() || !self.read_model.is_paused(*member))
+            .filter(|member| match retry {
+                None => !self.stands_still(*member),
+                Some(_) => !self.is_held(*member),
+            })
             .collect();
         if projections.is_empty() {
-            return Ok(projections);
+            return match retry {
+                None => Ok(projections),
+                Some(_) => Err(Trouble::Passing(SWITCHED.to_owned())),
+            };
         }
         let write = Write {
             partition: self.partition,
+            side: self.side,
             projections,
             from: span.from,
             to: span.to,
@@ -408,88 +417,12 @@ impl Worker {
     }
 
     fn tell_parked(&self) {
+        if self.side != Side::Live {
+            return;
+        }
         for projection in Projection::ALL {
             self.board
                 .set_parked(projection, self.partition, self.parked.count(projection));
         }
-    }
-
-    fn answer(&mut self, request: &Redrive) -> Result<(), String> {
-        let (answer, outcome) = match self.redrive(request.projection) {
-            Ok(redriven) => (Ok(redriven), Ok(())),
-            Err(trouble) => {
-                let outcome = self.endure(trouble);
-                let (Ok(reason) | Err(reason)) = outcome.clone();
-                let answer = Err(ReadModelError::Halted {
-                    partition: self.partition,
-                    reason,
-                });
-                (answer, outcome.map(drop))
-            }
-        };
-        // Whoever asked may have gone; what was done stays done.
-        request.reply.send(answer).ok();
-        outcome
-    }
-
-    /// Tries the parked orders of a projection again, each from its first parked frame on.
-    pub(crate) fn redrive(&mut self, projection: Projection) -> Result<Redriven, Trouble> {
-        let mut redriven = Redriven::default();
-        for key in self.parked.keys(projection) {
-            redriven.applied_frames += self.redrive_order(Retry::new(projection, key))?;
-        }
-        redriven.parked_orders = self.parked.count(projection);
-        Ok(redriven)
-    }
-
-    /// Tries the parked frames of an order until there are no more, or one cannot be applied; returns how many could.
-    fn redrive_order(&mut self, mut retry: Retry) -> Result<u64, Trouble> {
-        let group: ProjectionSet = [retry.projection].into_iter().collect();
-        let mut applied = 0;
-        while retry.take_next(&self.connection, self.partition)? {
-            self.batch.clear();
-            for base in &retry.frames {
-                self.batch.push_at(self.log.as_ref(), *base)?;
-            }
-            let checkpoint = self.checkpoint(retry.projection);
-            let span = Span {
-                group,
-                from: checkpoint,
-                to: checkpoint,
-            };
-            self.write(span, Some(&retry), Care::Careful)?;
-            let still_parked = self.changes.parked.len();
-            applied += (retry.frames.len() - still_parked) as u64;
-            if still_parked > 0 {
-                return Ok(applied);
-            }
-        }
-        self.parked.remove(retry.projection, retry.key);
-        self.tell_parked();
-        Ok(applied)
-    }
-}
-
-/// Longer and longer pauses while something keeps failing; the first failure of a row is logged.
-#[derive(Debug, Default)]
-struct Backoff {
-    last: Option<Duration>,
-}
-
-impl Backoff {
-    fn next(&mut self, reason: String, partition: PartitionId) -> Duration {
-        let pause = match self.last {
-            Some(last) => (last * 2).min(BACKOFF_LONGEST),
-            None => {
-                tracing::warn!(
-                    partition = partition.get(),
-                    reason,
-                    "a batch could not be applied; trying again"
-                );
-                BACKOFF_FIRST
-            }
-        };
-        self.last = Some(pause);
-        pause
     }
 }

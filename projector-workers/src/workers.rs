@@ -12,6 +12,7 @@ use order_log::{EventLog, Offset, PartitionId};
 
 use crate::board::Board;
 use crate::metrics::Metrics;
+use crate::tasks::ProjectionTasks;
 use crate::wal::{PAGES_WORTH_DRAINING, WalDrain};
 use crate::worker::{Redrive, Worker};
 use crate::{Projection, ReadModel, ReadModelError};
@@ -72,6 +73,7 @@ pub struct Redriven {
 #[derive(Debug)]
 pub struct ProjectorWorkers {
     board: Arc<Board>,
+    tasks: ProjectionTasks,
     /// By partition.
     requests: Vec<SyncSender<Redrive>>,
     stop: Arc<AtomicBool>,
@@ -98,6 +100,7 @@ impl ProjectorWorkers {
         let metrics = Metrics::register(registry, &board)
             .expect("a registry takes the projector's metrics once");
         let mut workers = Self {
+            tasks: ProjectionTasks::new(Arc::clone(&board), config.clone(), true),
             board: Arc::clone(&board),
             requests: Vec::new(),
             stop: Arc::new(AtomicBool::new(false)),
@@ -124,9 +127,8 @@ impl ProjectorWorkers {
         let thread = spawn(format!("projector-{partition}"), move || {
             // A worker that panicked is dropped with everything it had in hand; its transaction was rolled back.
             let work = AssertUnwindSafe(|| worker.run(&requests, &stop));
-            let outcome = catch_unwind(work)
-                .unwrap_or_else(|panic| Err(format!("panicked: {}", panic_text(&*panic))));
-            if let Err(reason) = outcome {
+            if let Err(panic) = catch_unwind(work) {
+                let reason = format!("panicked: {}", panic_text(&*panic));
                 tracing::error!(
                     partition = partition.get(),
                     reason,
@@ -193,6 +195,12 @@ impl ProjectorWorkers {
         Ok(total)
     }
 
+    /// Rebuilds and other long work on the projections' tables.
+    #[must_use]
+    pub fn tasks(&self) -> &ProjectionTasks {
+        &self.tasks
+    }
+
     /// Every projection of every partition.
     #[must_use]
     pub fn status(&self) -> Vec<ProjectionStatus> {
@@ -211,6 +219,7 @@ impl ProjectorWorkers {
 
     /// Finishes the transactions at hand, moves the WAL of each file into the file, and joins the threads.
     pub fn stop(&self) {
+        self.tasks.stop();
         self.stop.store(true, Ordering::SeqCst);
         let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
         for thread in threads.drain(..) {
@@ -246,7 +255,7 @@ fn spawn(
         })
 }
 
-fn panic_text(panic: &(dyn Any + Send)) -> &str {
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> &str {
     panic
         .downcast_ref::<String>()
         .map(String::as_str)

@@ -162,7 +162,7 @@ fn damage_found_while_running_halts_the_worker_and_the_next_start_rebuilds() {
     let (_sender, requests) = channel();
     let mut projector = world.projector(&read_model);
     let worker = &mut projector.workers[world.partition_of(id).index()];
-    let halted = worker.run(&requests, &stop).unwrap_err();
+    let halted = worker.work(&requests, &stop).unwrap_err();
     assert!(halted.contains("restart the service"), "{halted}");
     drop((projector, read_model));
     let read_model = world.open();
@@ -193,7 +193,7 @@ fn a_checkpoint_past_the_end_of_the_log_halts_and_moves_nothing() {
     let mut projector = world.projector(&restarted);
     let stop = AtomicBool::new(false);
     let (_sender, requests) = channel();
-    let halted = projector.workers[0].run(&requests, &stop).unwrap_err();
+    let halted = projector.workers[0].work(&requests, &stop).unwrap_err();
 
     assert!(halted.contains("the log lost records"), "{halted}");
     let checkpoint = restarted
