@@ -118,6 +118,8 @@ pub(crate) struct Shared {
     pub(crate) readers: Readers,
     pub(crate) feeds: Feeds,
     pub(crate) seal: Seal,
+    /// Of the log before it was rewritten: good for nothing but a clear answer.
+    pub(crate) former_seals: Vec<Seal>,
     pub(crate) config: ApiConfig,
     http_metrics: HttpMetrics,
     request_ids: RequestIds,
@@ -201,6 +203,11 @@ impl Api {
             readers,
             feeds: Feeds::new(),
             seal: Seal::of_log(&parts.log_id),
+            former_seals: config
+                .former_log_ids
+                .iter()
+                .map(|id| Seal::of_log(id))
+                .collect(),
             config,
             request_ids: RequestIds::new(),
             stopping: watch::Sender::new(false),

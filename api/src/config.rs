@@ -38,6 +38,8 @@ pub struct ApiConfig {
     pub tls: Option<Tls>,
     /// How long a used idempotency key is remembered: published, not enforced here.
     pub idempotency_retention: Duration,
+    /// Identities the log had before it was rewritten: tokens and feed ids of these are told from forged ones.
+    pub former_log_ids: Vec<String>,
 }
 
 impl Default for ApiConfig {
@@ -59,6 +61,7 @@ impl Default for ApiConfig {
             tokens: Vec::new(),
             tls: None,
             idempotency_retention: Duration::from_secs(24 * 60 * 60),
+            former_log_ids: Vec::new(),
         }
     }
 }

@@ -114,10 +114,14 @@ fn start(shared: &Shared, query: &FeedQuery, headers: &HeaderMap) -> Result<Feed
         let text = last.to_str().unwrap_or_default();
         let position = FeedPosition::parse(text, shared.seal, shared.log.len());
         return position.ok_or_else(|| {
-            Problem::new(
-                ProblemKind::InvalidHeader,
-                "Last-Event-ID is none that this service's feed has shown",
-            )
+            let former = &shared.former_seals;
+            let outdated = former.iter().any(|seal| FeedPosition::is_of(text, *seal));
+            let detail = if outdated {
+                "Last-Event-ID is from before the log was rewritten into other partitions: begin anew, without it"
+            } else {
+                "Last-Event-ID is none that this service's feed has shown"
+            };
+            Problem::new(ProblemKind::InvalidHeader, detail)
         });
     }
     let at = |place: fn(&dyn PartitionReader) -> Offset| {

@@ -24,6 +24,15 @@ impl FeedPosition {
         hex(&bytes)
     }
 
+    /// Whether [`Self::text`] made an id under this seal, for whatever count of partitions.
+    pub(crate) fn is_of(text: &str, seal: Seal) -> bool {
+        let Some(bytes) = unhex(text) else {
+            return false;
+        };
+        let split = bytes.split_last_chunk::<4>();
+        split.is_some_and(|(rest, checksum)| seal.over(rest) == *checksum)
+    }
+
     /// Reads an id that [`Self::text`] made under the same seal, for as many partitions.
     pub(crate) fn parse(text: &str, seal: Seal, partitions: usize) -> Option<Self> {
         if text.len() > 2 * (partitions * VARINT_BYTES_MAX + 4) {
@@ -86,6 +95,8 @@ mod tests {
             let text = position.text(seal);
             prop_assert_eq!(FeedPosition::parse(&text, seal, offsets.len()), Some(position));
             prop_assert_eq!(FeedPosition::parse(&text, seal, offsets.len() + 1), None);
+            prop_assert!(FeedPosition::is_of(&text, seal));
+            prop_assert!(!FeedPosition::is_of(&text, Seal::of_log("another")));
             prop_assert_eq!(FeedPosition::parse(&text, Seal::of_log("another"), offsets.len()), None);
         }
 

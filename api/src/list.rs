@@ -63,7 +63,7 @@ pub(crate) async fn orders(
 
     let wait = Wait::of(&shared, &headers);
     let mut deadline = None;
-    for token in sync_tokens(&headers, shared.seal)? {
+    for token in sync_tokens(&headers, shared.seal, &shared.former_seals)? {
         catch_up(&shared, token.partition, token.end, &wait, &mut deadline).await?;
     }
     let reading = Arc::clone(&shared);

@@ -189,7 +189,7 @@ pub(crate) async fn fresh_order(
     let min_version = Version::new(min_version.unwrap_or(0));
     let mut deadline = None;
     if headers.contains_key(answer::SYNC_TOKEN) {
-        let tokens = sync_tokens(headers, shared.seal)?;
+        let tokens = sync_tokens(headers, shared.seal, &shared.former_seals)?;
         let token = tokens.iter().filter(|token| token.partition == partition);
         if let Some(end) = token.map(|token| token.end).max() {
             catch_up(shared, partition, end, wait, &mut deadline).await?;

@@ -112,8 +112,13 @@ fn nibble(digit: u8) -> Option<u8> {
     }
 }
 
-/// The tokens of a request: any number of headers, each a list.
-pub(crate) fn sync_tokens(headers: &HeaderMap, seal: Seal) -> Result<Vec<SyncToken>, Problem> {
+/// The tokens of a request: any number of headers, each a list. Those under a `former` seal are of the log before it was
+/// rewritten: the places they name are no more.
+pub(crate) fn sync_tokens(
+    headers: &HeaderMap,
+    seal: Seal,
+    former: &[Seal],
+) -> Result<Vec<SyncToken>, Problem> {
     let mut tokens = Vec::new();
     for value in headers.get_all(SYNC_TOKEN) {
         for text in value.as_bytes().split(|byte| *byte == b',') {
@@ -123,10 +128,15 @@ pub(crate) fn sync_tokens(headers: &HeaderMap, seal: Seal) -> Result<Vec<SyncTok
             }
             let token = SyncToken::parse(text, seal).filter(|_| tokens.len() < TOKENS_MAX);
             tokens.push(token.ok_or_else(|| {
-                Problem::new(
-                    ProblemKind::InvalidSyncToken,
-                    format!("a Sync-Token is what this service's writes return, at most {TOKENS_MAX} of them"),
-                )
+                let outdated = former
+                    .iter()
+                    .any(|seal| SyncToken::parse(text, *seal).is_some());
+                let detail = if outdated {
+                    "the Sync-Token is from before the log was rewritten into other partitions: read without it".to_owned()
+                } else {
+                    format!("a Sync-Token is what this service's writes return, at most {TOKENS_MAX} of them")
+                };
+                Problem::new(ProblemKind::InvalidSyncToken, detail)
             })?);
         }
     }
@@ -156,13 +166,27 @@ mod tests {
         let both = format!("{} , {}", text(one), text(two));
         headers.append("sync-token", HeaderValue::from_str(&both).unwrap());
         headers.append("sync-token", HeaderValue::from_str(&text(one)).unwrap());
-        assert_eq!(sync_tokens(&headers, seal).unwrap(), [one, two, one]);
+        assert_eq!(sync_tokens(&headers, seal, &[]).unwrap(), [one, two, one]);
     }
 
     #[test]
     fn a_token_of_another_log_is_refused() {
         let text = token(1, 10).text(Seal::of_log("a log"));
         assert_eq!(SyncToken::parse(&text, Seal::of_log("another log")), None);
+    }
+
+    #[test]
+    fn a_token_from_before_the_log_was_rewritten_is_refused_as_such() {
+        let (now, former) = (Seal::of_log("a log"), Seal::of_log("the log before"));
+        let detail = |token: SyncToken, made_under| {
+            let text = String::from_utf8(token.text(made_under).to_vec()).unwrap();
+            let mut headers = HeaderMap::new();
+            headers.append("sync-token", HeaderValue::from_str(&text).unwrap());
+            let refused = sync_tokens(&headers, now, &[former]).unwrap_err();
+            format!("{refused:?}")
+        };
+        assert!(detail(token(1, 10), former).contains("rewritten"));
+        assert!(!detail(token(1, 10), Seal::of_log("another")).contains("rewritten"));
     }
 
     proptest! {

@@ -8,7 +8,8 @@ use order_log::DataLock;
 
 use crate::config::Config;
 use crate::failure::Failure;
-use crate::manifest::Manifest;
+use crate::manifest::{self, Manifest};
+use crate::staging;
 
 /// A data directory that this process may write until it ends.
 #[derive(Debug)]
@@ -31,6 +32,7 @@ impl DataDirectory {
         let path = config.data_dir.clone();
         create_durably(&path)?;
         let lock = DataLock::acquire(&path)?;
+        staging::finish_pending(&path)?;
         let manifest = Manifest::read_or_create(&path, config.partitions, config.store)?;
         Ok(Self {
             path,
@@ -38,10 +40,31 @@ impl DataDirectory {
             _lock: lock,
         })
     }
+
+    /// Locks a data directory that is there, for an offline command, and finishes what an interrupted one left.
+    ///
+    /// # Errors
+    /// A usage failure if it is none; a failure naming the other process if there is one.
+    pub(crate) fn own_existing(path: &Path) -> Result<Self, Failure> {
+        if !path.join(manifest::FILE_NAME).exists() && !staging::is_pending(path) {
+            // For its message. Nothing is made in a directory that is somebody else's.
+            Manifest::read(path)?;
+        }
+        let lock = DataLock::acquire(path)?;
+        staging::finish_pending(path)?;
+        Ok(Self {
+            path: path.to_owned(),
+            manifest: Manifest::read(path)?,
+            _lock: lock,
+        })
+    }
 }
 
 /// Makes a directory and its parents; on return their names are on stable storage.
-fn create_durably(path: &Path) -> Result<(), Failure> {
+///
+/// # Errors
+/// Whatever the file system says.
+pub(crate) fn create_durably(path: &Path) -> Result<(), Failure> {
     let missing: Vec<&Path> = path.ancestors().take_while(|it| !it.exists()).collect();
     std::fs::create_dir_all(path).with_context(|| format!("create {}", path.display()))?;
     for made in missing {

@@ -27,20 +27,37 @@ pub(crate) fn open(
     config: &Config,
     directory: &DataDirectory,
 ) -> Result<Arc<dyn EventLog>, Failure> {
-    let manifest = &directory.manifest;
+    open_at(
+        &directory.path,
+        &directory.manifest,
+        config.durability.0,
+        config.log.segment_bytes_max,
+    )
+}
+
+/// Opens the log that `manifest` describes in a directory that this process has to itself, for writing.
+///
+/// # Errors
+/// A failure with what the log said.
+pub(crate) fn open_at(
+    directory: &Path,
+    manifest: &Manifest,
+    durability: Durability,
+    segment_bytes_max: u64,
+) -> Result<Arc<dyn EventLog>, Failure> {
     match manifest.store {
         Store::Segmented => {
             let segmented = SegmentedConfig {
-                durability: config.durability.0,
-                segment_bytes_max: config.log.segment_bytes_max,
-                ..segmented_config(&directory.path, manifest)
+                durability,
+                segment_bytes_max,
+                ..segmented_config(directory, manifest)
             };
             Ok(Arc::new(SegmentedLog::open(segmented, disk())?))
         }
         Store::Jsonl => {
             let jsonl = JsonlConfig {
-                durability: config.durability.0,
-                ..jsonl_config(&directory.path, manifest)
+                durability,
+                ..jsonl_config(directory, manifest)
             };
             Ok(Arc::new(JsonlLog::open(jsonl, &disk())?))
         }

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod backup;
 mod config;
 mod config_command;
 mod data_directory;
@@ -15,10 +16,14 @@ mod log_metrics;
 mod logging;
 mod manifest;
 mod print;
+mod progress;
 mod readiness;
+mod restore;
+mod rewrite;
 mod serve;
 mod snapshots;
 mod sql;
+mod staging;
 
 use std::process::ExitCode;
 
@@ -45,6 +50,8 @@ enum Command {
     Serve(serve::Arguments),
     #[command(subcommand)]
     Log(log_command::Command),
+    Backup(backup::Arguments),
+    Restore(restore::Arguments),
     Sql(sql::Arguments),
     Config(config_command::Arguments),
 }
@@ -54,6 +61,8 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Log(command) => log_command::run(&command),
+        Command::Backup(arguments) => backup::run(&arguments),
+        Command::Restore(arguments) => restore::run(&arguments),
         Command::Sql(arguments) => sql::run(&arguments),
         Command::Config(arguments) => config_command::run(&arguments),
     };

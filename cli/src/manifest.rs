@@ -3,8 +3,8 @@
 //! The partition of an order follows from the hash and the count; the bytes of a frame from the format and the log's
 //! id. A start that disagrees with any of them would write where nobody looks, so it is refused before a file is opened.
 
-use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
+use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::Context;
@@ -12,14 +12,14 @@ use order_partitioner::{HASH_NAME, Partitioner};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{PARTITIONS_DEFAULT, Store};
-use crate::data_directory::sync_directory;
 use crate::failure::{Failure, usage};
+use crate::{backup, staging};
 
 /// Version of the data directory's layout that this binary reads and writes.
 const FORMAT: u32 = 1;
 
 /// The file's name in the data directory.
-const FILE_NAME: &str = "manifest.json";
+pub(crate) const FILE_NAME: &str = "manifest.json";
 const DRAFT_NAME: &str = "manifest.json.new";
 
 /// What only ever stands beside a manifest: a directory with one of these and no manifest has lost it.
@@ -40,6 +40,23 @@ pub(crate) struct Manifest {
     pub(crate) store: Store,
     /// When the directory was made.
     pub(crate) created_at: jiff::Timestamp,
+    /// What of the log was written before it had its present partitions, if any of it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) rewritten: Option<Rewritten>,
+}
+
+/// The part of a log that came from another one, by `log repartition` or `log import`. Its orders are where their ids
+/// belong, but the idempotency keys they were placed with may belong in other partitions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Rewritten {
+    /// When.
+    pub(crate) at: jiff::Timestamp,
+    /// Offset after that part, by partition.
+    pub(crate) ends: Vec<u64>,
+    /// Append time of its last event, in microseconds since 1970.
+    pub(crate) last_append_us: u64,
+    /// Identities the log had before, the last one first: tokens of these are told from forged ones.
+    pub(crate) former_log_ids: Vec<uuid::Uuid>,
 }
 
 /// The part that is read first: a newer layout may have any other fields.
@@ -97,7 +114,9 @@ impl Manifest {
 
     fn find(directory: &Path) -> Result<Option<Self>, Failure> {
         let path = directory.join(FILE_NAME);
-        let text = match fs::read_to_string(&path) {
+        let read = fs::read_to_string(&path);
+        staging::refuse_unfinished(directory, read.is_ok())?;
+        let text = match read {
             Ok(text) => text,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => {
@@ -112,6 +131,14 @@ impl Manifest {
                 path.display()
             )
         };
+        if backup::is_manifest(&text) {
+            return Err(usage!(
+                "{} is a backup and not a data directory: `order-service restore --from {} --data-dir DIR` makes one \
+                 of it",
+                directory.display(),
+                directory.display()
+            ));
+        }
         let FormatOnly { format } = serde_json::from_str(&text).map_err(damaged)?;
         if format != FORMAT {
             return Err(usage!(
@@ -121,17 +148,24 @@ impl Manifest {
             ));
         }
         let manifest: Self = serde_json::from_str(&text).map_err(damaged)?;
-        if manifest.hash != HASH_NAME {
+        manifest.check_readable(directory)?;
+        Ok(Some(manifest))
+    }
+
+    /// Holds the manifest in `directory` against what this binary can read.
+    ///
+    /// # Errors
+    /// A usage failure that says what to do.
+    pub(crate) fn check_readable(&self, directory: &Path) -> Result<(), Failure> {
+        if self.hash != HASH_NAME {
             return Err(usage!(
                 "{} spreads orders by the hash `{}`, this binary by `{HASH_NAME}`: start the version of order-service \
-                 that wrote it, or rewrite the log with `order-service log repartition --partitions {}`",
-                path.display(),
-                manifest.hash,
-                manifest.partitions
+                 that wrote it",
+                directory.join(FILE_NAME).display(),
+                self.hash
             ));
         }
-        manifest.partitioner()?;
-        Ok(Some(manifest))
+        self.partitioner().map(drop)
     }
 
     fn check(
@@ -143,10 +177,12 @@ impl Manifest {
         if let Some(asked) = partitions.filter(|asked| *asked != self.partitions) {
             return Err(usage!(
                 "{} has {} partitions, {asked} were asked for: start with `--partitions {}` or without the flag; to \
-                 change the count, rewrite the log with `order-service log repartition --partitions {asked}`",
+                 change the count, rewrite the log with `order-service log repartition --partitions {asked} \
+                 --data-dir {}`",
                 directory.display(),
                 self.partitions,
-                self.partitions
+                self.partitions,
+                directory.display()
             ));
         }
         if let Some(asked) = store.filter(|asked| *asked != self.store) {
@@ -184,18 +220,18 @@ impl Manifest {
             hash: HASH_NAME.to_owned(),
             store: store.unwrap_or(Store::Segmented),
             created_at: jiff::Timestamp::now(),
+            rewritten: None,
         };
-        let path = directory.join(FILE_NAME);
-        let draft = directory.join(DRAFT_NAME);
-        let text = serde_json::to_string_pretty(&manifest).context("encode the manifest")?;
-        File::create(&draft)
-            .and_then(|mut file| {
-                writeln!(file, "{text}")?;
-                file.sync_all()
-            })
-            .with_context(|| format!("write {}", draft.display()))?;
-        fs::rename(&draft, &path).with_context(|| format!("create {}", path.display()))?;
-        sync_directory(directory)?;
+        manifest.write(directory)?;
         Ok(manifest)
+    }
+
+    /// Writes the manifest into a directory. On return it is on stable storage.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    pub(crate) fn write(&self, directory: &Path) -> Result<(), Failure> {
+        let text = serde_json::to_string_pretty(self).context("encode the manifest")?;
+        staging::write_durably(directory, DRAFT_NAME, FILE_NAME, text.as_bytes())
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use order_api::{Api, ApiParts, Endpoints, Listener};
+use order_api::{Api, ApiConfig, ApiParts, Endpoints, Listener};
 use order_command_workers::{CommandWorkers, CommandWorkersConfig, Snapshots};
 use order_log::{EventLog, PartitionId};
 use order_outbox::Outbox;
@@ -27,7 +27,7 @@ use crate::engine;
 use crate::failure::{Failure, usage};
 use crate::log_metrics::LogMetrics;
 use crate::readiness;
-use crate::snapshots::ReadModelSnapshots;
+use crate::snapshots::{InheritedKeys, ReadModelSnapshots};
 
 /// How long the rooms below the API may take to stop, after the API has drained: the queues are bounded, a sync takes
 /// milliseconds. Past it the process ends with a failure; what was acknowledged is safe either way.
@@ -243,7 +243,12 @@ impl Rooms {
             facts: facts.map(|(name, value)| (name.to_owned(), value)).to_vec(),
             checks: Box::new(move || readiness::checks(&*log, &outbox)),
         };
-        Ok(Api::new(parts, config.api()?)?)
+        let former = manifest.rewritten.iter().flat_map(|it| &it.former_log_ids);
+        let api = ApiConfig {
+            former_log_ids: former.map(ToString::to_string).collect(),
+            ..config.api()?
+        };
+        Ok(Api::new(parts, api)?)
     }
 
     fn stop(self) {
@@ -266,12 +271,24 @@ fn start_commands(
     let mut readers = (0..partitions)
         .map(|_| read_model.reader())
         .collect::<Result<Vec<ReadModelReader>, _>>()?;
+    let inherited = directory
+        .manifest
+        .rewritten
+        .as_ref()
+        .map(|rewritten| InheritedKeys::new(rewritten, idempotency_retention, log))
+        .transpose()?
+        .map(Arc::new);
     let mut snapshots = |partition: PartitionId| -> Box<dyn Snapshots> {
         let reader = readers
             .pop()
             .expect("one reader a partition was made, and each is asked for once");
         let checkpoints = Arc::clone(read_model.checkpoints());
-        Box::new(ReadModelSnapshots::new(partition, checkpoints, reader))
+        Box::new(ReadModelSnapshots::new(
+            partition,
+            checkpoints,
+            reader,
+            inherited.clone(),
+        ))
     };
     let commands = CommandWorkers::start(
         log,

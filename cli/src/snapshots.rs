@@ -2,10 +2,18 @@
 
 use std::sync::Arc;
 
-use order_command_workers::{IdempotencyEntry, OrderSnapshot, SnapshotError, Snapshots};
-use order_domain::OrderId;
-use order_log::{Offset, PartitionId};
-use order_projector_workers::{Checkpoints, Projection, ReadModelError, ReadModelReader};
+use std::time::Duration;
+
+use order_command_workers::{
+    IdempotencyEntry, InheritedKey, OrderSnapshot, SnapshotError, Snapshots,
+};
+use order_domain::{OrderId, Timestamp};
+use order_log::{EventLog, LogError, Offset, PartitionId, PartitionReader};
+use order_projector_workers::{
+    Checkpoints, IdempotencyRow, Projection, ReadModelError, ReadModelReader,
+};
+
+use crate::manifest::Rewritten;
 
 /// One partition's rows and checkpoint.
 #[derive(Debug)]
@@ -13,6 +21,50 @@ pub(crate) struct ReadModelSnapshots {
     partition: PartitionId,
     checkpoints: Arc<Checkpoints>,
     reader: ReadModelReader,
+    inherited: Option<Arc<InheritedKeys>>,
+}
+
+/// Where the keys are that were used before the log was rewritten: in whatever partition, before these ends. Once the
+/// read model has passed them everywhere, it knows all of these keys.
+#[derive(Debug)]
+pub(crate) struct InheritedKeys {
+    ends: Vec<Offset>,
+    /// Of the last event: the keys are forgotten when it is older than they are remembered.
+    last_append: Timestamp,
+    retention: Duration,
+    log: Vec<Box<dyn PartitionReader>>,
+}
+
+impl InheritedKeys {
+    /// # Errors
+    /// Whatever the log says.
+    pub(crate) fn new(
+        rewritten: &Rewritten,
+        retention: Duration,
+        log: &dyn EventLog,
+    ) -> Result<Self, LogError> {
+        let readers = (0..log.partition_count()).map(|it| log.reader(PartitionId::new(it)));
+        Ok(Self {
+            ends: rewritten.ends.iter().copied().map(Offset::new).collect(),
+            last_append: Timestamp::from_micros(rewritten.last_append_us),
+            retention,
+            log: readers.collect::<Result<_, _>>()?,
+        })
+    }
+
+    fn are_forgotten(&self, at: Timestamp) -> bool {
+        let age_us = at.as_micros().saturating_sub(self.last_append.as_micros());
+        u128::from(age_us) > self.retention.as_micros()
+    }
+
+    /// A partition in which the read model does not know all keys yet, and how far it is behind there.
+    fn behind(&self, checkpoints: &Checkpoints) -> Option<(PartitionId, u64)> {
+        self.log.iter().zip(&self.ends).find_map(|(log, end)| {
+            let partition = log.partition();
+            let checkpoint = checkpoints.load(Projection::Orders, partition);
+            (checkpoint < *end).then(|| (partition, end.get() - checkpoint.get()))
+        })
+    }
 }
 
 impl ReadModelSnapshots {
@@ -20,12 +72,23 @@ impl ReadModelSnapshots {
         partition: PartitionId,
         checkpoints: Arc<Checkpoints>,
         reader: ReadModelReader,
+        inherited: Option<Arc<InheritedKeys>>,
     ) -> Self {
         Self {
             partition,
             checkpoints,
             reader,
+            inherited,
         }
+    }
+}
+
+fn entry_of(row: IdempotencyRow) -> IdempotencyEntry {
+    IdempotencyEntry {
+        fingerprint: row.fingerprint,
+        order_id: row.order_id,
+        version: row.version,
+        frame: row.frame,
     }
 }
 
@@ -62,11 +125,38 @@ impl Snapshots for ReadModelSnapshots {
             .reader
             .idempotency(self.partition, key_digest)
             .map_err(unreadable)?;
-        Ok(row.map(|row| IdempotencyEntry {
-            fingerprint: row.fingerprint,
-            order_id: row.order_id,
-            version: row.version,
-            frame: row.frame,
-        }))
+        Ok(row.map(entry_of))
+    }
+
+    fn inherited_key(
+        &mut self,
+        key_digest: [u8; 16],
+        at: Timestamp,
+    ) -> Result<InheritedKey<'_>, SnapshotError> {
+        let Some(inherited) = &self.inherited else {
+            return Ok(InheritedKey::Unused);
+        };
+        if inherited.are_forgotten(at) {
+            return Ok(InheritedKey::Unused);
+        }
+        let found = self
+            .reader
+            .idempotency_anywhere(key_digest)
+            .map_err(unreadable)?;
+        // After the look: an older read model may have taken the place of the one that was far enough.
+        if let Some((partition, lag_events)) = inherited.behind(&self.checkpoints) {
+            return Ok(InheritedKey::Behind {
+                partition,
+                lag_events,
+            });
+        }
+        let used = found.and_then(|(partition, row)| {
+            let log = inherited.log.get(partition.index())?;
+            Some(InheritedKey::Used {
+                entry: entry_of(row),
+                log: log.as_ref(),
+            })
+        });
+        Ok(used.unwrap_or(InheritedKey::Unused))
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use order_domain::codec::{Codec, encode};
 use order_domain::{
-    Event, EventContext, Idempotency, Order, OrderId, Rejection, Timestamp, Version, decide_owned,
+    Event, EventContext, Idempotency, OrderId, Rejection, Timestamp, Version, decide_owned,
     fold_owned,
 };
 use order_log::{AppendTime, Batch, LogError, Offset, PartitionId, PayloadFormat, RecordTag};
@@ -153,16 +153,25 @@ impl Decider {
             request_id: request_id.as_deref(),
         };
         if let Some(digest) = key {
-            match self.known.key_use(digest, origin.fingerprint())? {
+            let is_new = matches!(target, Target::New);
+            match self.known.key_use(digest, origin.fingerprint(), is_new)? {
                 KeyUse::Unused => {}
                 KeyUse::OtherRequest { unsynced } => {
                     return Ok(when(unsynced, Err(CommandError::IdempotencyMismatch)));
                 }
                 KeyUse::SameRequest {
                     order,
+                    partition,
                     end,
                     unsynced,
-                } => return Ok(when(unsynced, Ok(self.outcome(order, end, true)))),
+                } => {
+                    let outcome = CommandOutcome {
+                        order,
+                        position: Position { partition, end },
+                        replayed: true,
+                    };
+                    return Ok(when(unsynced, Ok(outcome)));
+                }
             }
         }
         let found = match target {
@@ -216,7 +225,15 @@ impl Decider {
             end,
         };
         self.known.tail.write(after, key.zip(origin.fingerprint()));
-        Ok(Decision::AfterAppend(Ok(self.outcome(order, end, false))))
+        let outcome = CommandOutcome {
+            order,
+            position: Position {
+                partition: self.partition,
+                end,
+            },
+            replayed: false,
+        };
+        Ok(Decision::AfterAppend(Ok(outcome)))
     }
 
     /// Encodes the events of one frame. Where they came from is said once.
@@ -256,18 +273,6 @@ impl Decider {
         }
         let base = self.batch.end_frame();
         (base, self.batch.end())
-    }
-
-    fn outcome(&self, order: Arc<Order>, end: Offset, replayed: bool) -> CommandOutcome {
-        let position = Position {
-            partition: self.partition,
-            end,
-        };
-        CommandOutcome {
-            order,
-            position,
-            replayed,
-        }
     }
 }
 

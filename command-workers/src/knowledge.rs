@@ -11,7 +11,7 @@ use order_log::{Frame, LogError, Offset, PartitionId, PartitionReader, ScanLimit
 use crate::hash::RandomKeys;
 use crate::history::{fold_frame, order_after, visit_frame};
 use crate::tail::{KeyDigest, OrderTail, Tail};
-use crate::{CommandError, SnapshotError, Snapshots};
+use crate::{CommandError, IdempotencyEntry, InheritedKey, SnapshotError, Snapshots};
 
 pub(crate) struct Knowledge {
     partition: PartitionId,
@@ -45,6 +45,8 @@ pub(crate) enum KeyUse {
     },
     SameRequest {
         order: Arc<Order>,
+        /// Where the order is: elsewhere if the log was rewritten since.
+        partition: PartitionId,
         end: Offset,
         unsynced: bool,
     },
@@ -161,8 +163,21 @@ impl Knowledge {
         }))
     }
 
-    /// What the command's idempotency key was used for.
+    /// What the command's idempotency key was used for. `is_new` says that the command places an order: the key of such a
+    /// one may have been used in another partition, before the log was rewritten.
     pub(crate) fn key_use(
+        &mut self,
+        digest: KeyDigest,
+        fingerprint: Option<[u8; 16]>,
+        is_new: bool,
+    ) -> Result<KeyUse, CommandError> {
+        match self.key_use_here(digest, fingerprint)? {
+            KeyUse::Unused if is_new => self.key_use_before(digest, fingerprint),
+            known => Ok(known),
+        }
+    }
+
+    fn key_use_here(
         &mut self,
         digest: KeyDigest,
         fingerprint: Option<[u8; 16]>,
@@ -174,6 +189,7 @@ impl Knowledge {
             } else if Some(key.fingerprint) == fingerprint {
                 KeyUse::SameRequest {
                     order: Arc::clone(&key.order),
+                    partition: self.partition,
                     end: key.end,
                     unsynced,
                 }
@@ -189,30 +205,40 @@ impl Knowledge {
         let Some(entry) = entry else {
             return Ok(KeyUse::Unused);
         };
-        // The read model says where; when, and how the order was then, is in the log.
-        let (end, used_at) = visit_frame(self.reader.as_ref(), entry.frame, |frame| {
-            (frame.end(), frame.appended_at)
-        })
-        .map_err(|error| self.internal(error.to_string()))?;
-        if self.is_expired(Timestamp::from_micros(used_at.as_micros())) {
-            return Ok(KeyUse::Unused);
+        use_of(
+            &entry,
+            self.reader.as_ref(),
+            fingerprint,
+            self.at,
+            self.retention_us,
+        )
+        .map_err(|cause| self.internal(cause))
+    }
+
+    /// What the key was used for before the log was rewritten.
+    fn key_use_before(
+        &mut self,
+        digest: KeyDigest,
+        fingerprint: Option<[u8; 16]>,
+    ) -> Result<KeyUse, CommandError> {
+        let (at, retention_us, lag_events_max) = (self.at, self.retention_us, self.lag_events_max);
+        let partition = self.partition;
+        let internal = |cause: String| CommandError::Internal { partition, cause };
+        match self.snapshots.inherited_key(digest, at) {
+            Ok(InheritedKey::Unused) => Ok(KeyUse::Unused),
+            Ok(InheritedKey::Behind {
+                partition,
+                lag_events,
+            }) => Err(CommandError::ProjectorBehind {
+                partition,
+                lag_events,
+                lag_events_max,
+            }),
+            Ok(InheritedKey::Used { entry, log }) => {
+                use_of(&entry, log, fingerprint, at, retention_us).map_err(internal)
+            }
+            Err(error) => Err(internal(error.to_string())),
         }
-        if Some(entry.fingerprint) != fingerprint {
-            return Ok(KeyUse::OtherRequest { unsynced: false });
-        }
-        let order = order_after(self.reader.as_ref(), entry.order_id, entry.frame)
-            .map_err(|error| self.internal(error.to_string()))?;
-        if order.version != entry.version {
-            return Err(self.internal(format!(
-                "order {} has version {} after the frame at offset {}, the read model says {}",
-                entry.order_id, order.version, entry.frame, entry.version
-            )));
-        }
-        Ok(KeyUse::SameRequest {
-            order: Arc::new(order),
-            end,
-            unsynced: false,
-        })
     }
 
     /// To be called after the read model was read. If an older one took its place, the answer may have been the older
@@ -226,7 +252,7 @@ impl Knowledge {
     }
 
     fn is_expired(&self, used_at: Timestamp) -> bool {
-        self.at.as_micros().saturating_sub(used_at.as_micros()) > self.retention_us
+        is_expired(used_at, self.at, self.retention_us)
     }
 
     fn unreadable(&self, error: &SnapshotError) -> CommandError {
@@ -239,6 +265,45 @@ impl Knowledge {
             cause,
         }
     }
+}
+
+fn is_expired(used_at: Timestamp, at: Timestamp, retention_us: u64) -> bool {
+    at.as_micros().saturating_sub(used_at.as_micros()) > retention_us
+}
+
+/// What an entry of the read model stands for. It says where; when, and how the order was then, is in the log.
+fn use_of(
+    entry: &IdempotencyEntry,
+    log: &dyn PartitionReader,
+    fingerprint: Option<[u8; 16]>,
+    at: Timestamp,
+    retention_us: u64,
+) -> Result<KeyUse, String> {
+    let visited = visit_frame(log, entry.frame, |frame| (frame.end(), frame.appended_at));
+    let (end, used_at) = visited.map_err(|error| error.to_string())?;
+    if is_expired(
+        Timestamp::from_micros(used_at.as_micros()),
+        at,
+        retention_us,
+    ) {
+        return Ok(KeyUse::Unused);
+    }
+    if Some(entry.fingerprint) != fingerprint {
+        return Ok(KeyUse::OtherRequest { unsynced: false });
+    }
+    let order = order_after(log, entry.order_id, entry.frame).map_err(|error| error.to_string())?;
+    if order.version != entry.version {
+        return Err(format!(
+            "order {} has version {} after the frame at offset {}, the read model says {}",
+            entry.order_id, order.version, entry.frame, entry.version
+        ));
+    }
+    Ok(KeyUse::SameRequest {
+        order: Arc::new(order),
+        partition: log.partition(),
+        end,
+        unsynced: false,
+    })
 }
 
 /// How far a read model at `checkpoint` is behind a log that ends at `end`, in records.

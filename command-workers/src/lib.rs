@@ -21,5 +21,5 @@ mod workers;
 
 pub use error::CommandError;
 pub use request::{CommandOutcome, CommandRequest, IdempotencyRequest, Position, Target};
-pub use snapshots::{IdempotencyEntry, OrderSnapshot, SnapshotError, Snapshots};
+pub use snapshots::{IdempotencyEntry, InheritedKey, OrderSnapshot, SnapshotError, Snapshots};
 pub use workers::{CommandWorkers, CommandWorkersConfig};

@@ -1,7 +1,7 @@
 //! The port to the read model: what an order was at the checkpoint.
 
-use order_domain::{Order, OrderId, Version};
-use order_log::Offset;
+use order_domain::{Order, OrderId, Timestamp, Version};
+use order_log::{Offset, PartitionId, PartitionReader};
 
 /// An order as of the checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +23,28 @@ pub struct IdempotencyEntry {
     pub version: Version,
     /// Base offset of the frame it made.
     pub frame: Offset,
+}
+
+/// What a key was used for before the log was rewritten into its present partitions. A new order's key decides its
+/// partition among as many as there were then, and may lead to another one now.
+#[derive(Debug)]
+pub enum InheritedKey<'a> {
+    /// Nothing that is still remembered.
+    Unused,
+    /// It cannot be said before the read model has come further in a partition.
+    Behind {
+        /// The partition.
+        partition: PartitionId,
+        /// How far it has to come, in records.
+        lag_events: u64,
+    },
+    /// A request.
+    Used {
+        /// Which, in the partition of `log`.
+        entry: IdempotencyEntry,
+        /// Where the order's history is.
+        log: &'a dyn PartitionReader,
+    },
 }
 
 /// The read model could not answer; the command is refused, nothing was appended.
@@ -56,4 +78,18 @@ pub trait Snapshots: Send {
         &mut self,
         key_digest: [u8; 16],
     ) -> Result<Option<IdempotencyEntry>, SnapshotError>;
+
+    /// What the key of a new order was used for before the log was rewritten, in whatever partition; `at` is the present.
+    /// Asked only after [`Snapshots::idempotency`] knew nothing.
+    ///
+    /// # Errors
+    /// [`SnapshotError`] if the read model cannot be read.
+    fn inherited_key(
+        &mut self,
+        key_digest: [u8; 16],
+        at: Timestamp,
+    ) -> Result<InheritedKey<'_>, SnapshotError> {
+        let (_, _) = (key_digest, at);
+        Ok(InheritedKey::Unused)
+    }
 }

@@ -127,6 +127,17 @@ impl Batch {
         open.header.records += 1;
     }
 
+    /// Whether a frame can hold records of these lengths in bytes: what [`Batch::record`] takes for granted.
+    #[must_use]
+    pub fn fits_a_frame(lengths: impl IntoIterator<Item = usize>) -> bool {
+        let (mut records, mut bytes) = (0_usize, 0_usize);
+        for length in lengths {
+            records += 1;
+            bytes = bytes.saturating_add(RECORD_HEADER_BYTES.saturating_add(length));
+        }
+        (1..=usize::from(FRAME_RECORDS_MAX)).contains(&records) && bytes <= FRAME_BODY_BYTES_MAX
+    }
+
     /// Ends the frame and returns its base offset.
     ///
     /// # Panics

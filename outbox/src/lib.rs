@@ -42,6 +42,6 @@ pub use config::{FileConfig, OutboxConfig, RetryConfig, SinkKind, WebhookConfig}
 pub use dead_letters::{DEAD_PAGE_MAX, HeldEvent, Inspection};
 pub use error::OutboxError;
 pub use event_id::EventId;
-pub use offline::OfflineOutbox;
+pub use offline::{OfflineOutbox, stored_cursors};
 pub use outbox::{Outbox, OutboxPartition, OutboxStatus};
 pub use webhook::Secrets;

@@ -3,11 +3,21 @@
 use std::path::Path;
 use std::time::Instant;
 
-use order_log::Offset;
+use order_log::{Frame, Offset, PartitionId};
 
 use crate::dead_letters::{DeadLetters, HeldEvent, Inspection};
 use crate::ledger::Ledger;
+use crate::log_event::events_of;
+use crate::store;
 use crate::{EventId, OutboxError};
+
+/// The cursors in a copy of an outbox's store, by partition; changes nothing.
+///
+/// # Errors
+/// [`OutboxError::Store`] if it does not read as one.
+pub fn stored_cursors(path: &Path) -> Result<Vec<Offset>, OutboxError> {
+    store::read_cursors(path)
+}
 
 /// The outbox's store in a data directory whose lock the caller holds.
 #[derive(Debug)]
@@ -96,6 +106,25 @@ impl OfflineOutbox {
         let events = self.ledger.redrive(which, Instant::now())?;
         self.ledger.keep()?;
         Ok(events)
+    }
+
+    /// Keeps aside the events of a frame of the new log, because the cursor it will get is beyond it and nobody told them:
+    /// they are tried when the service runs, those of one order in their order. Frames of a partition come in their order;
+    /// [`OfflineOutbox::relocate`] makes it last.
+    ///
+    /// # Errors
+    /// Whatever SQLite said; the store must be given up then.
+    pub fn hold(&mut self, partition: PartitionId, frame: &Frame<'_>) -> Result<(), OutboxError> {
+        for event in events_of(partition, frame) {
+            let order = event.id.order();
+            if self.ledger.holds(order) {
+                self.ledger.queue(&event)?;
+            } else {
+                self.ledger.set_aside(&event)?;
+                self.ledger.put_back(order, Instant::now());
+            }
+        }
+        Ok(())
     }
 
     /// Follows a log that was rewritten: from now on partition `p` is read from `cursors[p]`, durably. The partition count

@@ -244,6 +244,28 @@ impl ReadModelReader {
         key_by_digest(&file.connection, partition, key_digest).map_err(|error| error.at(&file.path))
     }
 
+    /// What an idempotency key was last used for, in whatever partition. For keys from before a log was rewritten into its
+    /// present partitions; looks into every file.
+    ///
+    /// # Errors
+    /// Whatever SQLite said.
+    pub fn idempotency_anywhere(
+        &mut self,
+        key_digest: [u8; 16],
+    ) -> Result<Option<(PartitionId, IdempotencyRow)>, ReadModelError> {
+        let mut newest: Option<(i64, PartitionId)> = None;
+        for file in &self.files {
+            let found = last_use(&file.connection, key_digest)
+                .map_err(ReadModelError::sqlite(&file.path))?;
+            newest = newest.max(found);
+        }
+        let Some((_, partition)) = newest else {
+            return Ok(None);
+        };
+        let row = self.idempotency(partition, key_digest)?;
+        Ok(row.map(|row| (partition, row)))
+    }
+
     /// A digest over the rows of one projection and partition in key order, with the checkpoint they stand at: equal for
     /// equal rows, however they are spread over files and in whatever batches they were applied. One transaction over all
     /// of the partition's rows: for tests and drift proofs, not for requests.
@@ -279,6 +301,19 @@ pub(crate) fn order_by_id(
     let mut statement = connection.prepare_cached(&side.on(ORDER_BY_ID))?;
     let mut rows = statement.query([id.text(&mut [0; 36])])?;
     rows.next()?.map(OrderRow::read).transpose()
+}
+
+/// When and in which partition of a file a key was used last.
+fn last_use(
+    connection: &Connection,
+    key_digest: [u8; 16],
+) -> rusqlite::Result<Option<(i64, PartitionId)>> {
+    connection
+        .prepare_cached(
+            "SELECT appended_at, partition FROM IdempotencyKey WHERE key_digest = ?1 ORDER BY appended_at DESC LIMIT 1",
+        )?
+        .query_row([key_digest], |row| Ok((row.get(0)?, PartitionId::new(row.get(1)?))))
+        .optional()
 }
 
 fn key_by_digest(

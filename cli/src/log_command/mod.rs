@@ -6,6 +6,7 @@
 
 mod dump;
 mod list;
+mod repartition;
 mod verify;
 
 use clap::Subcommand;
@@ -18,6 +19,7 @@ pub(crate) enum Command {
     Ls(list::Arguments),
     Dump(dump::Arguments),
     Verify(verify::Arguments),
+    Repartition(repartition::Arguments),
 }
 
 /// Runs the subcommand.
@@ -29,5 +31,6 @@ pub(crate) fn run(command: &Command) -> Result<(), Failure> {
         Command::Ls(arguments) => list::run(arguments),
         Command::Dump(arguments) => dump::run(arguments),
         Command::Verify(arguments) => verify::run(arguments),
+        Command::Repartition(arguments) => repartition::run(arguments),
     }
 }

@@ -1,22 +1,19 @@
 //! `order-service log verify`: proof of every byte of the log, and a name for everything that is wrong.
 
-use std::io::IsTerminal;
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 use order_log::segmented::SegmentedLog;
-use order_log::{DataLock, PartitionId, ScanLimit};
+use order_log::{PartitionId, ScanLimit};
 
 use crate::config::{DataDirectoryFlags, Store};
+use crate::data_directory::DataDirectory;
 use crate::engine;
 use crate::failure::Failure;
 use crate::manifest::Manifest;
 use crate::print;
-
-/// How often a terminal is told how far it is.
-const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
+use crate::progress::Progress;
 
 /// Prove every frame of the log, and name what is wrong where; the service must be stopped
 #[derive(Debug, clap::Args)]
@@ -32,16 +29,15 @@ pub(crate) struct Arguments {
 /// acknowledged, and the next start cuts it.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let config = arguments.data_directory.load()?.config;
-    let manifest = Manifest::read(&config.data_dir)?;
-    let _lock = DataLock::acquire(&config.data_dir)?;
-    match manifest.store {
-        Store::Segmented => segmented(&config.data_dir, &manifest),
-        Store::Jsonl => jsonl(&config.data_dir, &manifest),
+    let directory = DataDirectory::own_existing(&config.data_dir)?;
+    match directory.manifest.store {
+        Store::Segmented => segmented(&directory.path, &directory.manifest),
+        Store::Jsonl => jsonl(&directory.path, &directory.manifest),
     }
 }
 
 fn segmented(directory: &Path, manifest: &Manifest) -> Result<(), Failure> {
-    let mut progress = Progress::new();
+    let mut progress = Progress::new("read");
     let segmented = engine::segmented_config(directory, manifest);
     let report =
         SegmentedLog::verify(&segmented, &engine::disk(), &mut |bytes| progress.at(bytes))?;
@@ -97,32 +93,4 @@ fn jsonl(directory: &Path, manifest: &Manifest) -> Result<(), Failure> {
         "read {}: {frames} frames with {records} records are whole",
         file.display()
     ))
-}
-
-/// A line on a terminal that says how far a long read is.
-struct Progress {
-    terminal: bool,
-    told: Instant,
-}
-
-impl Progress {
-    fn new() -> Self {
-        Self {
-            terminal: std::io::stderr().is_terminal(),
-            told: Instant::now(),
-        }
-    }
-
-    fn at(&mut self, bytes: u64) {
-        if self.terminal && self.told.elapsed() >= PROGRESS_INTERVAL {
-            self.told = Instant::now();
-            eprint!("\r{} MiB read", bytes / (1024 * 1024));
-        }
-    }
-
-    fn end(&self) {
-        if self.terminal {
-            eprint!("\r\u{1b}[K");
-        }
-    }
 }

@@ -32,6 +32,20 @@ pub(super) fn advance(disk: &dyn Disk, directory: &Path) -> Result<u32, LogError
     Ok(epoch)
 }
 
+/// Raises the epoch of a log that nobody has open, durably.
+///
+/// # Errors
+/// As [`advance`].
+pub(super) fn skip(disk: &dyn Disk, directory: &Path, count: u32) -> Result<(), LogError> {
+    let path = directory.join(FILE_NAME);
+    let epoch = read(disk, &path)?.saturating_add(count);
+    write(disk, directory, epoch).map_err(|source| LogError::Io {
+        action: "writing",
+        path,
+        source,
+    })
+}
+
 fn read(disk: &dyn Disk, path: &Path) -> Result<u32, LogError> {
     let io_error = |source| LogError::Io {
         action: "reading",

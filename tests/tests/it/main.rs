@@ -1,5 +1,6 @@
 //! Whole-service tests: the binary as its users run it, over HTTP and over its files; and the rules of the house.
 
+mod backup;
 mod bad_input;
 mod client;
 mod configuration;
@@ -12,6 +13,7 @@ mod log_tools;
 mod metrics;
 mod projections;
 mod refusals;
+mod repartition;
 mod restart;
 mod rooms;
 mod runbook;

@@ -1,0 +1,466 @@
+//! `order-service log repartition`: the same events in another number of partitions.
+//!
+//! The log is rewritten beside itself, merged by append time, each frame as it is but for its place and its link back.
+//! Then it is proven, and switched into place together with the outbox's store, at once ([`crate::staging`]). The read
+//! model is moved away with the old log and rebuilt at the next start.
+//!
+//! The outbox tells nothing twice and leaves nothing out: the cursor of a new partition is behind the last event that was
+//! told, and what the cursor passes over untold, because old partitions were not equally far, is kept aside in the
+//! outbox's store like an event that is tried again. An order's events stay in their order: they come from one partition,
+//! and what was told of it is the beginning.
+//!
+//! `docs/adr/0012-repartitioning-rewrites-beside.md` says why so.
+
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use anyhow::{Context, anyhow};
+use order_domain::OrderId;
+use order_log::{EventLog, Offset, PartitionId, ScanLimit};
+use order_outbox::OfflineOutbox;
+use order_partitioner::Partitioner;
+
+use crate::backup::copy_sqlite_file;
+use crate::config::{Config, DataDirectoryFlags, Store};
+use crate::data_directory::DataDirectory;
+use crate::engine;
+use crate::failure::{Failure, usage};
+use crate::manifest::{self, Manifest, Rewritten};
+use crate::print;
+use crate::progress::Progress;
+use crate::rewrite::{Chains, Fingerprint, Merged, NewLog, OwnedFrame};
+use crate::staging::{Retire, Staging, names_in};
+
+/// Most events that are kept aside for the outbox. Each is a row of its store, and its order is in its memory.
+const HELD_EVENTS_MAX: u64 = 1_000_000;
+/// Identities of the log that are remembered, to know their tokens by.
+const FORMER_LOG_IDS_MAX: usize = 16;
+/// The outbox's store in the data directory.
+const OUTBOX_STORE: &str = "outbox.db";
+/// A SQLite file's companions.
+const SQLITE_SUFFIXES: [&str; 3] = ["", "-wal", "-shm"];
+
+/// Rewrite the log into another number of partitions; the service must be stopped
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    data_directory: DataDirectoryFlags,
+    /// How many partitions the log is to have
+    #[arg(long, value_name = "COUNT")]
+    partitions: u16,
+    /// Delete the old log in the end instead of keeping it in `before-repartition-…`
+    #[arg(long)]
+    discard_old: bool,
+}
+
+/// Rewrites, proves, switches. Interrupted before the switch it changes nothing and can be run again; interrupted in it,
+/// the next start or command finishes it.
+///
+/// # Errors
+/// A usage failure for a count no log can have, a failure naming the process that owns the directory, and one for a log
+/// that is damaged or an outbox that is not of this log. Nothing is changed then.
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let config = arguments.data_directory.load()?.config;
+    let partitions = arguments.partitions;
+    let partitioner = Partitioner::new(partitions).ok_or_else(|| {
+        usage!(
+            "--partitions {partitions}: 1 to {} are possible",
+            Partitioner::PARTITIONS_MAX
+        )
+    })?;
+    let directory = DataDirectory::own_existing(&config.data_dir)?;
+    let before = &directory.manifest;
+    if before.partitions == partitions {
+        return print::line(&format!(
+            "{} has {partitions} partitions: there is nothing to change",
+            directory.path.display()
+        ));
+    }
+    let old = engine::open_read_only(&directory.path, before)?;
+    if let Some(damage) = engine::damage(&*old, before) {
+        return Err(anyhow!(
+            "the log is damaged, and rewriting it would lose what is behind: {damage}; restore it from a backup first"
+        )
+        .into());
+    }
+    refuse_without_space(&directory.path, before)?;
+
+    let staging = Staging::begin(&directory.path, "log repartition")?;
+    let result = Repartition {
+        config: &config,
+        directory: &directory,
+        partitioner,
+        staging: staging.path(),
+    }
+    .build(&*old);
+    drop(old);
+    let done = match result {
+        Ok(done) => done,
+        Err(failure) => {
+            staging.abandon()?;
+            return Err(failure);
+        }
+    };
+    let retire = retire(&directory, arguments.discard_old)?;
+    let kept = retire.to.clone();
+    staging.commit(Some(retire))?;
+    print::line(&format!(
+        "{} events of {} frames rewritten from {} into {partitions} partitions, and proven; the read model is rebuilt at \
+         the next start",
+        done.proof.records, done.proof.frames, before.partitions
+    ))?;
+    if done.held > 0 {
+        print::line(&format!(
+            "{} events that the outbox has still to tell are kept aside in its store",
+            done.held
+        ))?;
+    }
+    if !arguments.discard_old {
+        print::line(&format!(
+            "what was there before is in {}: delete it when all is well",
+            directory.path.join(kept).display()
+        ))?;
+    }
+    Ok(())
+}
+
+/// What was rewritten.
+struct Done {
+    proof: Fingerprint,
+    /// Events kept aside for the outbox.
+    held: u64,
+}
+
+struct Repartition<'a> {
+    config: &'a Config,
+    directory: &'a DataDirectory,
+    partitioner: Partitioner,
+    staging: &'a Path,
+}
+
+/// What the outbox has told, in terms of both logs.
+struct Told {
+    /// By old partition; `None` without an outbox.
+    cursors: Option<Vec<Offset>>,
+    /// By new partition: behind the last frame that was told.
+    to: Vec<Offset>,
+    /// By new partition: frames that were not told.
+    not: Vec<HashSet<Offset>>,
+}
+
+impl Repartition<'_> {
+    fn build(&self, old: &dyn EventLog) -> Result<Done, Failure> {
+        let before = &self.directory.manifest;
+        let partitions = self.partitioner.partitions();
+        let mut after = Manifest {
+            log_id: uuid::Uuid::now_v7(),
+            partitions,
+            ..before.clone()
+        };
+        let mut outbox = self.copy_outbox()?;
+        let cursors = outbox.as_ref().map(OfflineOutbox::cursors);
+        if let Some(cursors) = &cursors {
+            check_cursors(cursors, old)?;
+        }
+        let mut told = Told {
+            cursors,
+            to: vec![Offset::ZERO; usize::from(partitions)],
+            not: vec![HashSet::new(); usize::from(partitions)],
+        };
+        let (proof, last_append_us) = self.copy_frames(old, &after, &mut told)?;
+
+        let new = engine::open_read_only(self.staging, &after)?;
+        prove(&*new, &proof, self.partitioner)?;
+        let mut held = 0;
+        if let Some(outbox) = &mut outbox {
+            held = hold_untold(outbox, &*new, &told)?;
+            outbox.relocate(&told.to)?;
+        }
+        let mut former_log_ids = vec![before.log_id];
+        former_log_ids.extend(before.rewritten.iter().flat_map(|it| &it.former_log_ids));
+        former_log_ids.truncate(FORMER_LOG_IDS_MAX);
+        let ends = new.status();
+        after.rewritten = Some(Rewritten {
+            at: jiff::Timestamp::now(),
+            ends: ends.iter().map(|it| it.durable_end.get()).collect(),
+            last_append_us,
+            former_log_ids,
+        });
+        after.write(self.staging)?;
+        Ok(Done { proof, held })
+    }
+
+    /// The outbox's store, as a file of its own in the staging directory.
+    fn copy_outbox(&self) -> Result<Option<OfflineOutbox>, Failure> {
+        let store = self.directory.path.join(OUTBOX_STORE);
+        if !store.exists() {
+            return Ok(None);
+        }
+        copy_sqlite_file(&store, &self.staging.join(OUTBOX_STORE))?;
+        Ok(OfflineOutbox::open(
+            self.staging,
+            &self.config.outbox.source,
+        )?)
+    }
+
+    /// Writes every frame where it belongs; returns what was written, and the time of the last one.
+    fn copy_frames(
+        &self,
+        old: &dyn EventLog,
+        after: &Manifest,
+        told: &mut Told,
+    ) -> Result<(Fingerprint, u64), Failure> {
+        // Where each frame of the old log went, by partition and offset: 8 bytes a record.
+        let mut moved: Vec<Moved> = old
+            .status()
+            .iter()
+            .map(|status| Moved::new(status.start, status.durable_end))
+            .collect::<Result<_, _>>()?;
+        let mut new = NewLog::create(self.staging, after, self.config.log.segment_bytes_max)?;
+        let mut frames = Merged::new(old)?;
+        let mut proof = Fingerprint::default();
+        let mut last_append_us = 0;
+        let mut progress = Progress::new("rewritten");
+        while let Some((from, frame)) = frames.next()? {
+            let moved = &mut moved[from.index()];
+            let to = partition_of(self.partitioner, &frame);
+            let previous = frame
+                .previous
+                .map(|previous| {
+                    moved.to(previous).ok_or_else(|| {
+                        anyhow!(
+                            "the frame at offset {} of partition {from} follows one at {previous} that is not there",
+                            frame.base
+                        )
+                    })
+                })
+                .transpose()?;
+            let base = new.append(to, &frame, previous)?;
+            moved.note(frame.base, base);
+            told.note(from, &frame, to, base);
+            proof.add(&frame);
+            last_append_us = last_append_us.max(frame.appended_at.as_micros());
+            progress.part_done(frame.bytes());
+        }
+        progress.end();
+        new.finish()?;
+        Ok((proof, last_append_us))
+    }
+}
+
+impl Told {
+    fn note(&mut self, from: PartitionId, frame: &OwnedFrame, to: PartitionId, base: Offset) {
+        let Some(cursors) = &self.cursors else { return };
+        if frame.end <= cursors[from.index()] {
+            let records = frame.end.get() - frame.base.get();
+            self.to[to.index()] = base.plus(records);
+        } else {
+            self.not[to.index()].insert(base);
+        }
+    }
+}
+
+/// Where the frames of one old partition went.
+struct Moved {
+    start: u64,
+    to: Vec<u64>,
+}
+
+impl Moved {
+    const NOWHERE: u64 = u64::MAX;
+
+    fn new(start: Offset, end: Offset) -> anyhow::Result<Self> {
+        let records = usize::try_from(end.get() - start.get())?;
+        Ok(Self {
+            start: start.get(),
+            to: vec![Self::NOWHERE; records],
+        })
+    }
+
+    fn index(&self, offset: Offset) -> Option<usize> {
+        usize::try_from(offset.get().checked_sub(self.start)?).ok()
+    }
+
+    fn note(&mut self, from: Offset, to: Offset) {
+        if let Some(place) = self.index(from).and_then(|at| self.to.get_mut(at)) {
+            *place = to.get();
+        }
+    }
+
+    fn to(&self, from: Offset) -> Option<Offset> {
+        let to = *self.to.get(self.index(from)?)?;
+        (to != Self::NOWHERE).then_some(Offset::new(to))
+    }
+}
+
+fn partition_of(partitioner: Partitioner, frame: &OwnedFrame) -> PartitionId {
+    let id = OrderId::from_bytes(*frame.key.as_bytes());
+    PartitionId::new(partitioner.partition_of(id.text(&mut [0; 36]).as_bytes()))
+}
+
+/// The outbox must be of this log: a cursor in it, between two frames.
+fn check_cursors(cursors: &[Offset], old: &dyn EventLog) -> Result<(), Failure> {
+    let status = old.status();
+    if cursors.len() != status.len() {
+        return Err(anyhow!(
+            "{OUTBOX_STORE} knows {} partitions, the log has {}: it belongs to another log",
+            cursors.len(),
+            status.len()
+        )
+        .into());
+    }
+    for (cursor, partition) in cursors.iter().zip(&status) {
+        // A cursor before the log's start has told nothing of what is there.
+        if *cursor <= partition.start {
+            continue;
+        }
+        let reader = old.reader(partition.partition)?;
+        let limit = ScanLimit {
+            records: 1,
+            ..ScanLimit::NONE
+        };
+        reader
+            .scan(*cursor, limit, &mut |_| ControlFlow::Break(()))
+            .with_context(|| format!("{OUTBOX_STORE} belongs to another log"))?;
+    }
+    Ok(())
+}
+
+/// Reads the new log back and holds it against what was written into it: the same frames, each in its partition, every
+/// order's in their order.
+fn prove(
+    new: &dyn EventLog,
+    written: &Fingerprint,
+    partitioner: Partitioner,
+) -> Result<(), Failure> {
+    let mut found = Fingerprint::default();
+    let mut progress = Progress::new("proven");
+    for partition in (0..new.partition_count()).map(PartitionId::new) {
+        let reader = new.reader(partition)?;
+        let mut chains = Chains::default();
+        let mut wrong = None;
+        reader.scan(reader.start(), ScanLimit::NONE, &mut |frame| {
+            let frame = OwnedFrame::of(&frame);
+            found.add(&frame);
+            progress.part_done(frame.bytes());
+            let at_home = partition_of(partitioner, &frame) == partition;
+            wrong = match chains.follow(&frame) {
+                Err(error) => Some(error),
+                Ok(()) if !at_home => {
+                    Some(anyhow!("the frame at {} belongs elsewhere", frame.base))
+                }
+                Ok(()) => return ControlFlow::Continue(()),
+            };
+            ControlFlow::Break(())
+        })?;
+        if let Some(error) = wrong {
+            return Err(error
+                .context(format!("the new log is wrong in partition {partition}"))
+                .into());
+        }
+    }
+    progress.end();
+    if found == *written {
+        return Ok(());
+    }
+    Err(
+        anyhow!("the new log does not say what the old one says: {found:?}, not {written:?}")
+            .into(),
+    )
+}
+
+/// Keeps aside what the new cursors pass over and nobody told; returns how many events that is.
+fn hold_untold(
+    outbox: &mut OfflineOutbox,
+    new: &dyn EventLog,
+    told: &Told,
+) -> Result<u64, Failure> {
+    let mut held = 0;
+    for (index, not_told) in told.not.iter().enumerate() {
+        let cursor = told.to[index];
+        let Some(first) = not_told.iter().min().filter(|first| **first < cursor) else {
+            continue;
+        };
+        let partition = PartitionId::new(u16::try_from(index)?);
+        let limit = ScanLimit {
+            until: cursor,
+            ..ScanLimit::NONE
+        };
+        let mut failed = None;
+        new.reader(partition)?.scan(*first, limit, &mut |frame| {
+            if not_told.contains(&frame.base) {
+                held += frame.len();
+                failed = outbox.hold(partition, &frame).err();
+            }
+            if failed.is_some() || held > HELD_EVENTS_MAX {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        })?;
+        if let Some(error) = failed {
+            return Err(error.into());
+        }
+        if held > HELD_EVENTS_MAX {
+            return Err(anyhow!(
+                "the outbox is more than {HELD_EVENTS_MAX} events further in one partition than in another: start the \
+                 service, let it tell them, and run this again; nothing was changed"
+            )
+            .into());
+        }
+    }
+    Ok(held)
+}
+
+/// The new log needs as much room again as the old one takes.
+fn refuse_without_space(directory: &Path, manifest: &Manifest) -> Result<(), Failure> {
+    let needed: u64 = match manifest.store {
+        Store::Segmented => {
+            let segments = engine::open_segments(directory, manifest)?.segments()?;
+            segments.iter().map(|segment| segment.bytes).sum()
+        }
+        Store::Jsonl => std::fs::metadata(engine::jsonl_file(directory))
+            .context("measure the log")?
+            .len(),
+    };
+    let free = engine::disk()
+        .free_bytes(directory)
+        .with_context(|| directory.display().to_string())?;
+    if free < needed {
+        return Err(anyhow!(
+            "{} has {free} bytes free, the rewritten log needs about {needed} beside the old one: make room first",
+            directory.display()
+        )
+        .into());
+    }
+    Ok(())
+}
+
+/// What makes room: the old log, the outbox's store, the read model, and a copy of the manifest to know them by.
+fn retire(directory: &DataDirectory, discard: bool) -> Result<Retire, Failure> {
+    let to = format!("before-repartition-{}", directory.manifest.log_id);
+    let kept = directory.path.join(&to);
+    std::fs::create_dir_all(&kept).with_context(|| format!("create {}", kept.display()))?;
+    // Under another name: a service started there would tell every integration event again.
+    let manifest = directory.path.join(manifest::FILE_NAME);
+    std::fs::copy(&manifest, kept.join("manifest.json.retired"))
+        .with_context(|| format!("copy {}", manifest.display()))?;
+    let names = names_in(&directory.path)?.into_iter().filter(|name| {
+        let of_file = |file: &str| {
+            SQLITE_SUFFIXES
+                .iter()
+                .any(|suffix| name.strip_suffix(suffix) == Some(file))
+        };
+        let of_read_model = SQLITE_SUFFIXES.iter().any(|suffix| {
+            name.strip_suffix(suffix)
+                .is_some_and(order_projector_workers::is_read_model)
+        });
+        name == "log" || name == "events.jsonl" || of_file(OUTBOX_STORE) || of_read_model
+    });
+    Ok(Retire {
+        to,
+        names: names.collect(),
+        discard,
+    })
+}

@@ -1,0 +1,13 @@
+//! Writing the frames of one log into another: what `log repartition` and `log import` have in common.
+//!
+//! Frames are read merged over the partitions by append time ([`Merged`]), so that in the new partitions, too, times never
+//! decrease. They are written through the log's own writers ([`NewLog`]), and what was written is read back and held
+//! against what was read ([`Fingerprint`], [`Chains`]).
+
+mod merged;
+mod new_log;
+mod proof;
+
+pub(crate) use merged::{Merged, OwnedFrame};
+pub(crate) use new_log::NewLog;
+pub(crate) use proof::{Chains, Fingerprint};
