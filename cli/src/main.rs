@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod backup;
+mod byte_progress;
 mod config;
 mod config_command;
 mod data_directory;
@@ -16,7 +17,6 @@ mod log_metrics;
 mod logging;
 mod manifest;
 mod print;
-mod progress;
 mod readiness;
 mod restore;
 mod rewrite;

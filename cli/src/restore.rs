@@ -16,12 +16,12 @@ use order_log::DataLock;
 use order_log::segmented::SegmentedLog;
 
 use crate::backup::{Checkpoints, Contents, FileEntry, copy_digested, ends_of, prove_segments};
+use crate::byte_progress::ByteProgress;
 use crate::config::{DataDirectoryFlags, Store};
 use crate::data_directory::create_durably;
 use crate::engine;
 use crate::failure::{Failure, usage};
 use crate::print;
-use crate::progress::Progress;
 use crate::staging::{self, Staging, names_in};
 
 /// Openings of the original that a restored log's epochs stay ahead of. A log can be restored from a restored one 65,535
@@ -97,7 +97,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 
 /// Copies and proves; returns whether there is a read model.
 fn fill(to: &Path, from: &Path, contents: &Contents) -> Result<bool, Failure> {
-    let mut progress = Progress::of("restored", contents.bytes());
+    let mut progress = ByteProgress::of("restored", contents.bytes());
     for file in &contents.files {
         copy(file, from, to, &mut progress)?;
         progress.part_done(file.bytes);
@@ -136,7 +136,12 @@ fn fill(to: &Path, from: &Path, contents: &Contents) -> Result<bool, Failure> {
 }
 
 /// Copies one file, every byte really written: the log writes on in its last segment, and must not meet a full disk there.
-fn copy(file: &FileEntry, from: &Path, to: &Path, progress: &mut Progress) -> Result<(), Failure> {
+fn copy(
+    file: &FileEntry,
+    from: &Path,
+    to: &Path,
+    progress: &mut ByteProgress,
+) -> Result<(), Failure> {
     let (source, target) = (file.under(from), file.under(to));
     if let Some(parent) = target.parent() {
         std::fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;

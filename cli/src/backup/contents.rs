@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
+use crate::byte_progress::ByteProgress;
 use crate::failure::{Failure, usage};
 use crate::manifest::{self, Manifest};
-use crate::progress::Progress;
 use crate::staging::write_durably;
 
 /// Version of the backup's layout that this binary reads and writes.
@@ -140,7 +140,7 @@ impl Contents {
     /// # Errors
     /// Never for what differs or is missing; only if something cannot be read that is there.
     pub(crate) fn differences(&self, directory: &Path) -> Result<Vec<String>, Failure> {
-        let mut progress = Progress::of("verified", self.bytes());
+        let mut progress = ByteProgress::of("verified", self.bytes());
         let mut differences = Vec::new();
         for file in &self.files {
             let path = file.under(directory);

@@ -9,11 +9,11 @@ use order_log::EventLog;
 use order_log::segmented::SegmentedLog;
 
 use super::Backup;
+use crate::byte_progress::ByteProgress;
 use crate::config::Store;
 use crate::engine;
 use crate::failure::Failure;
 use crate::manifest::Manifest;
-use crate::progress::Progress;
 
 /// A look at the tail while it is written can meet a frame half-way, and then the one behind it whole: that looks like
 /// damage, and is gone at the next look. Damage is there at each.
@@ -135,7 +135,7 @@ fn look(directory: &Path, manifest: &Manifest) -> Result<SegmentedLog, Failure> 
 /// # Errors
 /// A failure that names the first thing that does not verify.
 pub(crate) fn prove_segments(directory: &Path, manifest: &Manifest) -> Result<(), Failure> {
-    let mut progress = Progress::new("proven");
+    let mut progress = ByteProgress::new("proven");
     let config = engine::segmented_config(directory, manifest);
     let report = SegmentedLog::verify(&config, &engine::disk(), &mut |bytes| progress.at(bytes))?;
     progress.end();

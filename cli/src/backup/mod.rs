@@ -19,12 +19,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 
+use crate::byte_progress::ByteProgress;
 use crate::config::DataDirectoryFlags;
 use crate::data_directory::create_durably;
 use crate::failure::{Failure, usage};
 use crate::manifest::Manifest;
 use crate::print;
-use crate::progress::Progress;
 use crate::staging::names_in;
 
 use contents::UNFINISHED;
@@ -188,7 +188,7 @@ impl Backup<'_> {
     /// Copies the first `bytes` of a file, and makes the copy `length` bytes long with zeros. Durable on return.
     fn copy_file(&mut self, path: &str, bytes: u64, length: u64) -> Result<(), Failure> {
         let (from, to) = (self.from.join(path), self.to.join(path));
-        let mut progress = Progress::of("copied", bytes);
+        let mut progress = ByteProgress::of("copied", bytes);
         let mut copy = || {
             let source = File::open(&from)?;
             let mut source = source.take(bytes).chain(std::io::repeat(0)).take(length);

@@ -10,10 +10,10 @@ use rusqlite::backup::{Backup as SqliteBackup, StepResult};
 use rusqlite::{Connection, OpenFlags};
 
 use super::Backup;
+use crate::byte_progress::ByteProgress;
 use crate::failure::Failure;
 use crate::manifest::Manifest;
 use crate::print;
-use crate::progress::Progress;
 
 /// Pages copied between two looks at the progress.
 const PAGES_A_STEP: std::ffi::c_int = 1024;
@@ -150,7 +150,7 @@ pub(crate) fn copy<'a>(from: &Path, to: &'a Path) -> Result<&'a Path, Failure> {
         source.execute_batch("BEGIN")?;
         source.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
         let mut target = Connection::open(to)?;
-        let mut progress = Progress::new("copied");
+        let mut progress = ByteProgress::new("copied");
         {
             let backup = SqliteBackup::new(&source, &mut target)?;
             loop {

@@ -22,13 +22,13 @@ use order_outbox::OfflineOutbox;
 use order_partitioner::Partitioner;
 
 use crate::backup::copy_sqlite_file;
+use crate::byte_progress::ByteProgress;
 use crate::config::{Config, DataDirectoryFlags, Store};
 use crate::data_directory::DataDirectory;
 use crate::engine;
 use crate::failure::{Failure, usage};
 use crate::manifest::{self, Manifest, Rewritten};
 use crate::print;
-use crate::progress::Progress;
 use crate::rewrite::{Chains, Fingerprint, Merged, NewLog, OwnedFrame};
 use crate::staging::{Retire, Staging, names_in};
 
@@ -62,7 +62,10 @@ pub(crate) struct Arguments {
 /// that is damaged or an outbox that is not of this log. Nothing is changed then.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let config = arguments.data_directory.load()?.config;
-    let partitions = arguments.partitions;
+    rewrite(&config, arguments.partitions, arguments.discard_old)
+}
+
+fn rewrite(config: &Config, partitions: u16, discard_old: bool) -> Result<(), Failure> {
     let partitioner = Partitioner::new(partitions).ok_or_else(|| {
         usage!(
             "--partitions {partitions}: 1 to {} are possible",
@@ -88,7 +91,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 
     let staging = Staging::begin(&directory.path, "log repartition")?;
     let result = Repartition {
-        config: &config,
+        config,
         directory: &directory,
         partitioner,
         staging: staging.path(),
@@ -102,7 +105,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             return Err(failure);
         }
     };
-    let retire = retire(&directory, arguments.discard_old)?;
+    let retire = retire(&directory, discard_old)?;
     let kept = retire.to.clone();
     staging.commit(Some(retire))?;
     print::line(&format!(
@@ -116,7 +119,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             done.held
         ))?;
     }
-    if !arguments.discard_old {
+    if !discard_old {
         print::line(&format!(
             "what was there before is in {}: delete it when all is well",
             directory.path.join(kept).display()
@@ -221,7 +224,7 @@ impl Repartition<'_> {
         let mut frames = Merged::new(old)?;
         let mut proof = Fingerprint::default();
         let mut last_append_us = 0;
-        let mut progress = Progress::new("rewritten");
+        let mut progress = ByteProgress::new("rewritten");
         while let Some((from, frame)) = frames.next()? {
             let moved = &mut moved[from.index()];
             let to = partition_of(self.partitioner, &frame);
@@ -335,7 +338,7 @@ fn prove(
     partitioner: Partitioner,
 ) -> Result<(), Failure> {
     let mut found = Fingerprint::default();
-    let mut progress = Progress::new("proven");
+    let mut progress = ByteProgress::new("proven");
     for partition in (0..new.partition_count()).map(PartitionId::new) {
         let reader = new.reader(partition)?;
         let mut chains = Chains::default();
@@ -464,3 +467,7 @@ fn retire(directory: &DataDirectory, discard: bool) -> Result<Retire, Failure> {
         discard,
     })
 }
+
+#[cfg(test)]
+#[path = "repartition_tests.rs"]
+mod tests;

@@ -7,13 +7,13 @@ use anyhow::anyhow;
 use order_log::segmented::SegmentedLog;
 use order_log::{PartitionId, ScanLimit};
 
+use crate::byte_progress::ByteProgress;
 use crate::config::{DataDirectoryFlags, Store};
 use crate::data_directory::DataDirectory;
 use crate::engine;
 use crate::failure::Failure;
 use crate::manifest::Manifest;
 use crate::print;
-use crate::progress::Progress;
 
 /// Prove every frame of the log, and name what is wrong where; the service must be stopped
 #[derive(Debug, clap::Args)]
@@ -37,7 +37,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 fn segmented(directory: &Path, manifest: &Manifest) -> Result<(), Failure> {
-    let mut progress = Progress::new("read");
+    let mut progress = ByteProgress::new("read");
     let segmented = engine::segmented_config(directory, manifest);
     let report =
         SegmentedLog::verify(&segmented, &engine::disk(), &mut |bytes| progress.at(bytes))?;

@@ -12,18 +12,18 @@ const MIB: u64 = 1024 * 1024;
 
 /// The progress of one step.
 #[derive(Debug)]
-pub(crate) struct Progress {
+pub(crate) struct ByteProgress {
     /// What is done to what is counted: `read`, `copied`.
     done_what: &'static str,
     /// In bytes, if it is known.
     total: Option<u64>,
     terminal: bool,
     told: Instant,
-    /// Bytes of what was done before the part that [`Progress::at`] counts.
+    /// Bytes of what was done before the part that [`ByteProgress::at`] counts.
     before: u64,
 }
 
-impl Progress {
+impl ByteProgress {
     /// A step whose length nobody knows.
     pub(crate) fn new(done_what: &'static str) -> Self {
         Self {
