@@ -4,11 +4,12 @@ use std::path::Path;
 use std::time::Instant;
 
 use order_log::{Frame, Offset, PartitionId};
+use rusqlite::{Connection, OpenFlags};
 
 use crate::dead_letters::{DeadLetters, HeldEvent, Inspection};
 use crate::ledger::Ledger;
 use crate::log_event::events_of;
-use crate::store;
+use crate::store::unsigned;
 use crate::{EventId, OutboxError};
 
 /// The cursors in a copy of an outbox's store, by partition; changes nothing.
@@ -16,7 +17,18 @@ use crate::{EventId, OutboxError};
 /// # Errors
 /// [`OutboxError::Store`] if it does not read as one.
 pub fn stored_cursors(path: &Path) -> Result<Vec<Offset>, OutboxError> {
-    store::read_cursors(path)
+    let read = || {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags)?;
+        let mut statement =
+            connection.prepare("SELECT next_offset FROM cursor ORDER BY partition")?;
+        let cursors = statement.query_map([], |row| Ok(Offset::new(unsigned(row, 0)?)))?;
+        cursors.collect::<Result<_, _>>()
+    };
+    read().map_err(|source| OutboxError::Store {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// The outbox's store in a data directory whose lock the caller holds.

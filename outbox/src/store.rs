@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use order_domain::{OrderId, Version};
 use order_log::{AppendTime, Offset, PartitionId, RecordTag};
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::log_event::LogEvent;
 use crate::{EventId, OutboxError};
@@ -441,22 +441,6 @@ impl Store {
             .and_then(Iterator::collect)
             .map_err(|source| failed(&self.path, source))
     }
-}
-
-/// The cursors in a file that nobody writes, by partition; changes nothing.
-///
-/// # Errors
-/// [`OutboxError::Store`].
-pub(crate) fn read_cursors(path: &Path) -> Result<Vec<Offset>, OutboxError> {
-    let read = || {
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags)?;
-        let mut statement =
-            connection.prepare("SELECT next_offset FROM cursor ORDER BY partition")?;
-        let cursors = statement.query_map([], |row| Ok(Offset::new(unsigned(row, 0)?)))?;
-        cursors.collect::<Result<_, _>>()
-    };
-    read().map_err(|source| failed(path, source))
 }
 
 fn failed(path: &Path, source: rusqlite::Error) -> OutboxError {

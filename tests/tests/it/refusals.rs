@@ -89,7 +89,7 @@ fn a_directory_of_another_version_or_hash_is_refused() {
     assert_says(
         &refused(data.path(), &[]),
         USAGE,
-        &["crc32", "murmur2", "repartition"],
+        &["crc32", "murmur2", "version"],
     );
 }
 
