@@ -57,7 +57,7 @@ problem_kinds! {
     InvalidHeader = BAD_REQUEST, "invalid-header", "A header cannot be read";
     /// A query parameter is unknown or cannot be read. `detail` names it.
     InvalidQuery = BAD_REQUEST, "invalid-query", "A query parameter cannot be read";
-    /// The `Sync-Token` was not made by this log.
+    /// The `Sync-Token` was not made by this log, or before it was repartitioned: `detail` says which.
     InvalidSyncToken = BAD_REQUEST, "invalid-sync-token", "The Sync-Token is not one of this service";
     /// The request has no bearer token that this service knows.
     Unauthenticated = UNAUTHORIZED, "unauthenticated", "A bearer token is needed";
