@@ -23,6 +23,10 @@ use crate::shared::Shared;
 /// A round ends with the frame that reaches this many bytes of lines: it bounds memory, and how long a request waits.
 const ROUND_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// A round also ends with the frame that brings it to this many events: those that are set aside, or wait behind one that
+/// is, make no line, but each is a row of the round's transaction.
+const ROUND_EVENTS_MAX: usize = 50_000;
+
 /// The state of a run.
 #[derive(Debug)]
 pub(crate) struct FileDispatcher {
@@ -32,6 +36,8 @@ pub(crate) struct FileDispatcher {
     lines: Vec<u8>,
     /// Events in `lines`.
     events: u64,
+    /// Events the round has looked at, whatever became of them.
+    looked_at: usize,
     /// Where the next round begins, so that a busy partition does not starve the others.
     first_partition: usize,
 }
@@ -50,6 +56,7 @@ impl FileDispatcher {
             sink,
             lines: Vec::new(),
             events: 0,
+            looked_at: 0,
             first_partition: 0,
         })
     }
@@ -62,8 +69,14 @@ impl FileDispatcher {
         let linger = Duration::from_millis(self.shared.config.file.linger_ms);
         loop {
             self.round()?;
-            let full = self.lines.len() >= ROUND_BYTES_MAX;
-            match inbox.wait(if full { Duration::ZERO } else { linger }).await {
+            match inbox
+                .wait(if self.is_full() {
+                    Duration::ZERO
+                } else {
+                    linger
+                })
+                .await
+            {
                 Wake::Elapsed => {}
                 Wake::Request(request) => self.serve(request)?,
                 Wake::Stop => return Ok(()),
@@ -74,6 +87,11 @@ impl FileDispatcher {
     /// The steps of a round, in the order that makes a crash after any of them harmless.
     const STEPS: [Step; 3] = [Self::gather, Self::write, Self::commit];
 
+    /// Whether the round at hand takes no more.
+    fn is_full(&self) -> bool {
+        self.lines.len() >= ROUND_BYTES_MAX || self.looked_at >= ROUND_EVENTS_MAX
+    }
+
     fn round(&mut self) -> Result<(), OutboxError> {
         Self::STEPS.iter().try_for_each(|step| step(self))
     }
@@ -82,6 +100,7 @@ impl FileDispatcher {
     fn gather(&mut self) -> Result<(), OutboxError> {
         self.lines.clear();
         self.events = 0;
+        self.looked_at = 0;
         self.gather_due()?;
         let dead_max = self.shared.config.dead_events_max;
         if self.ledger.dead_events() >= dead_max {
@@ -103,9 +122,10 @@ impl FileDispatcher {
     /// Orders that were redriven: first, because what is new of them comes after.
     fn gather_due(&mut self) -> Result<(), OutboxError> {
         let now = Instant::now();
-        while self.lines.len() < ROUND_BYTES_MAX
+        while !self.is_full()
             && let Some(event) = self.ledger.start_due(now)?
         {
+            self.looked_at += 1;
             match self.write_line(&event) {
                 Ok(()) => self.ledger.deliver(event.id, now)?,
                 Err(reason) => self.set_dead(&event, &reason)?,
@@ -115,9 +135,10 @@ impl FileDispatcher {
     }
 
     fn gather_partition(&mut self, index: usize) -> Result<(), OutboxError> {
-        if self.lines.len() >= ROUND_BYTES_MAX {
+        if self.is_full() {
             return Ok(());
         }
+        let dead_max = self.shared.config.dead_events_max;
         let shared = Arc::clone(&self.shared);
         let partition = shared.readers[index].partition();
         let from = self.ledger.cursor(partition);
@@ -131,10 +152,10 @@ impl FileDispatcher {
                 }
             }
             next = frame.end();
-            if self.lines.len() < ROUND_BYTES_MAX {
-                ControlFlow::Continue(())
-            } else {
+            if self.is_full() || self.ledger.dead_events() >= dead_max {
                 ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
             }
         };
         shared.scan(index, from, ScanLimit::NONE, &mut visit);
@@ -146,6 +167,7 @@ impl FileDispatcher {
     }
 
     fn take(&mut self, event: &LogEvent<'_>) -> Result<(), OutboxError> {
+        self.looked_at += 1;
         self.ledger.witness(event)?;
         if self.ledger.holds(event.id.order()) {
             return self.ledger.queue(event);

@@ -294,6 +294,41 @@ fn an_outbox_full_of_dead_events_stops_reading_and_says_so() {
 }
 
 #[test]
+fn a_round_over_events_that_make_no_line_ends_all_the_same() {
+    let mut log = OrderLog::new(1);
+    log.append_unreadable(order(0));
+    let behind: Vec<_> = (0..100).map(|_| line_added(1)).collect();
+    let frames = ROUND_EVENTS_MAX / behind.len() + 5;
+    for _ in 0..frames {
+        log.append(order(0), &behind);
+    }
+    let mut dispatcher = dispatcher(&log);
+    dispatcher.round().unwrap();
+    assert!(dispatcher.is_full(), "the next round begins at once");
+    let held = dispatcher.ledger.dead_events();
+    let most = u64::try_from(ROUND_EVENTS_MAX + behind.len()).unwrap();
+    assert!(held <= most, "{held} events were taken in one round");
+    dispatcher.round().unwrap();
+    let all = u64::try_from(1 + frames * behind.len()).unwrap();
+    assert_eq!(dispatcher.ledger.dead_events(), all);
+}
+
+#[test]
+fn what_does_not_decode_stops_at_the_bound_of_dead_events_within_a_round() {
+    let mut log = OrderLog::new(1);
+    for number in 0..9 {
+        log.append_unreadable(order(number));
+    }
+    let config = OutboxConfig {
+        dead_events_max: 4,
+        ..OutboxConfig::default()
+    };
+    let mut dispatcher = FileDispatcher::open(shared(&log, config)).unwrap();
+    dispatcher.round().unwrap();
+    assert_eq!(dispatcher.ledger.dead_events(), 4);
+}
+
+#[test]
 fn a_cursor_beyond_the_log_stops_the_partition_and_says_what_to_do() {
     let mut log = OrderLog::new(1);
     log.append(order(0), &[placed()]);
