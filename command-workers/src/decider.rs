@@ -153,8 +153,7 @@ impl Decider {
             request_id: request_id.as_deref(),
         };
         if let Some(digest) = key {
-            let is_new = matches!(target, Target::New);
-            match self.known.key_use(digest, origin.fingerprint(), is_new)? {
+            match self.key_use(digest, target, &origin)? {
                 KeyUse::Unused => {}
                 KeyUse::OtherRequest { unsynced } => {
                     return Ok(when(unsynced, Err(CommandError::IdempotencyMismatch)));
@@ -234,6 +233,27 @@ impl Decider {
             replayed: false,
         };
         Ok(Decision::AfterAppend(Ok(outcome)))
+    }
+
+    /// What the key was used for: by its caller, or before callers were told apart.
+    fn key_use(
+        &mut self,
+        digest: KeyDigest,
+        target: Target,
+        origin: &Origin<'_>,
+    ) -> Result<KeyUse, CommandError> {
+        let fingerprint = origin.fingerprint();
+        let key = origin
+            .idempotency
+            .map_or("", |request| request.key.as_str());
+        let is_new = matches!(target, Target::New);
+        match self.known.key_use(digest, fingerprint, is_new)? {
+            KeyUse::Unused if Idempotency::has_caller(key) => {
+                let without = Idempotency::digest(Idempotency::client_key(key), target.key_scope());
+                self.known.key_use(without, fingerprint, is_new)
+            }
+            used => Ok(used),
+        }
     }
 
     /// Encodes the events of one frame. Where they came from is said once.

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use order_domain::codec::{CodecError, RecordHeader, decode};
-use order_domain::{Event, FoldError, Idempotency, Order, OrderId, Timestamp, Version, fold_owned};
+use order_domain::{FoldError, Order, OrderId, Timestamp, Version, fold_owned};
 use order_log::{Frame, Key, LogError, Offset, PartitionReader, ScanLimit};
 
 use crate::tail::KeyDigest;
@@ -74,19 +74,8 @@ pub(crate) fn fold_frame(
         };
         let recorded = decode(header, record.bytes)
             .map_err(|source| HistoryError::Undecodable { offset, source })?;
-        if let Some(key) = &recorded.context.idempotency {
-            let scope = match &recorded.event {
-                Event::OrderPlaced { .. } => None,
-                Event::LineAdded { .. }
-                | Event::LineRemoved { .. }
-                | Event::OrderConfirmed
-                | Event::OrderPaid { .. }
-                | Event::OrderShipped { .. }
-                | Event::OrderDelivered
-                | Event::OrderRefunded { .. }
-                | Event::OrderCancelled { .. } => Some(id),
-            };
-            used = Some((Idempotency::digest(&key.key, scope), key.fingerprint));
+        if let Some(key) = recorded.used_key(id) {
+            used = Some((key.digest, key.fingerprint));
         }
         fold_owned(order, id, recorded.event, at)
             .map_err(|source| HistoryError::Unfoldable { offset, source })?;

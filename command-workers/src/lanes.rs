@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
-use order_log::PartitionId;
+use order_log::{Offset, PartitionId};
 use tokio::sync::oneshot;
 
 use crate::CommandError;
 use crate::decider::{Answer, Work};
 use crate::metrics::{Ending, PartitionMetrics};
-use crate::worker::{Message, Unavailable};
+use crate::worker::{AcknowledgedEnd, Message, Unavailable};
 
 /// When a client of a full queue is to come back: the queue drains within milliseconds, and HTTP counts in seconds.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -31,6 +31,7 @@ pub(crate) struct Lane {
     /// For what is left in the queue after its worker has ended.
     pub(crate) leftovers: Receiver<Message>,
     pub(crate) unavailable: Arc<Unavailable>,
+    pub(crate) acknowledged: Arc<AcknowledgedEnd>,
     /// Whether there is a worker: not for a partition that cannot be written.
     pub(crate) staffed: bool,
     pub(crate) metrics: PartitionMetrics,
@@ -110,6 +111,11 @@ impl Lanes {
             .collect()
     }
 
+    /// How far a partition has acknowledged.
+    pub(crate) fn acknowledged_end(&self, partition: PartitionId) -> Offset {
+        self.lanes[partition.index()].acknowledged.load()
+    }
+
     /// How many commands wait.
     pub(crate) fn depths(&self) -> impl Iterator<Item = (PartitionId, usize)> {
         let lanes = self.lanes.iter();
@@ -182,6 +188,7 @@ mod tests {
             queue,
             leftovers,
             unavailable: Arc::default(),
+            acknowledged: Arc::default(),
             staffed: true,
             metrics: metrics.partition(partition),
         }])

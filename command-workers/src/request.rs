@@ -15,10 +15,21 @@ pub enum Target {
     Existing(OrderId),
 }
 
+impl Target {
+    /// The scope in which a command's idempotency key counts: as [`order_domain::Event::key_scope`] says of what it makes.
+    pub(crate) fn key_scope(self) -> Option<OrderId> {
+        match self {
+            Self::New => None,
+            Self::Existing(id) => Some(id),
+        }
+    }
+}
+
 /// An idempotency key with what it stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdempotencyRequest {
-    /// The key, 1 to 255 characters, prefixed by nothing: scope is added by the workers (`new` or the order's id).
+    /// The key as [`order_domain::Idempotency::kept_key`] makes it: the client's, behind its caller if that is known.
+    /// Whether it counts for new orders or for one order is added by the workers.
     pub key: String,
     /// Digest of the request's operation, target and body.
     pub fingerprint: [u8; 16],

@@ -8,12 +8,13 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use order_domain::Timestamp;
-use order_log::{LogError, PartitionId, PartitionWriter};
+use order_log::{LogError, Offset, PartitionId, PartitionWriter};
 use tokio::sync::oneshot;
 
 use crate::CommandError;
@@ -65,6 +66,20 @@ impl Unavailable {
     }
 }
 
+/// Offset after the last record that clients may know of; moves forward only. Written by the worker before it answers.
+#[derive(Debug, Default)]
+pub(crate) struct AcknowledgedEnd(AtomicU64);
+
+impl AcknowledgedEnd {
+    pub(crate) fn load(&self) -> Offset {
+        Offset::new(self.0.load(Ordering::Acquire))
+    }
+
+    fn store(&self, end: Offset) {
+        self.0.store(end.get(), Ordering::Release);
+    }
+}
+
 /// How one worker behaves.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct WorkerConfig {
@@ -90,6 +105,7 @@ pub(crate) struct Worker {
     decider: Decider,
     metrics: PartitionMetrics,
     unavailable: Arc<Unavailable>,
+    acknowledged: Arc<AcknowledgedEnd>,
     phase: Phase,
     stopping: bool,
     /// Where the answer of the command being decided goes. Not on the stack, so that it is answered even after a panic.
@@ -109,7 +125,9 @@ impl Worker {
         decider: Decider,
         metrics: PartitionMetrics,
         unavailable: Arc<Unavailable>,
+        acknowledged: Arc<AcknowledgedEnd>,
     ) -> Self {
+        acknowledged.store(writer.end());
         unavailable.set(Some(
             "the log is being read from the read model's checkpoint on".to_owned(),
         ));
@@ -120,6 +138,7 @@ impl Worker {
             decider,
             metrics,
             unavailable,
+            acknowledged,
             phase: Phase::Loading,
             stopping: false,
             deciding: None,
@@ -297,6 +316,7 @@ impl Worker {
             Ok(appended) => {
                 debug_assert_eq!(appended.end, self.decider.batch().end());
                 self.decider.keep_batch();
+                self.acknowledged.store(appended.end);
                 if !appended.sync_time.is_zero() {
                     let seconds = appended.sync_time.as_secs_f64();
                     self.metrics.fsync_seconds.observe(seconds);

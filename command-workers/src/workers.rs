@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use order_domain::Idempotency;
-use order_log::{EventLog, LogError, PartitionId, PartitionWriter};
+use order_log::{EventLog, LogError, Offset, PartitionId, PartitionWriter};
 use order_partitioner::Partitioner;
 
 use crate::decider::{Decider, Work};
@@ -14,7 +14,7 @@ use crate::knowledge::Knowledge;
 use crate::lanes::{Lane, Lanes};
 use crate::metrics::{Metrics, QueueDepth};
 use crate::order_ids::{OrderIds, partition_of};
-use crate::worker::{Unavailable, Worker, WorkerConfig};
+use crate::worker::{AcknowledgedEnd, Unavailable, Worker, WorkerConfig};
 use crate::{CommandError, CommandOutcome, CommandRequest, Snapshots, Target};
 
 /// How the workers behave.
@@ -88,6 +88,7 @@ impl CommandWorkers {
         for partition in (0..partitioner.partitions()).map(PartitionId::new) {
             let (queue, leftovers) = crossbeam_channel::bounded(config.queue_commands_max);
             let unavailable = Arc::<Unavailable>::default();
+            let acknowledged = Arc::<AcknowledgedEnd>::default();
             let metrics = metrics.partition(partition);
             let staffed = match take_writer(log, partition)? {
                 Ok(writer) => {
@@ -110,6 +111,7 @@ impl CommandWorkers {
                         decider,
                         metrics.clone(),
                         Arc::clone(&unavailable),
+                        Arc::clone(&acknowledged),
                     ));
                     true
                 }
@@ -124,6 +126,7 @@ impl CommandWorkers {
                 queue,
                 leftovers,
                 unavailable,
+                acknowledged,
                 staffed,
                 metrics,
             });
@@ -191,6 +194,17 @@ impl CommandWorkers {
         inner.lanes.end();
     }
 
+    /// Offset after the last record of a partition that was acknowledged, or was in the log when its worker began. In a
+    /// durability mode that answers before it syncs it runs ahead of what readers of the log see. An answer given before
+    /// this call is behind it. Zero for a partition that takes no writes.
+    ///
+    /// # Panics
+    /// If there is no such partition.
+    #[must_use]
+    pub fn acknowledged_end(&self, partition: PartitionId) -> Offset {
+        self.inner.lanes.acknowledged_end(partition)
+    }
+
     /// Which partitions take no writes, and why.
     #[must_use]
     pub fn unavailable(&self) -> Vec<(PartitionId, String)> {
@@ -233,13 +247,14 @@ impl Inner {
             .idempotency
             .as_ref()
             .map(|idempotency| &idempotency.key);
-        let (partition, id, scope) = match (request.target, key) {
-            (Target::Existing(id), _) => (partition_of(self.partitioner, id), id, Some(id)),
+        let (partition, id) = match (request.target, key) {
+            (Target::Existing(id), _) => (partition_of(self.partitioner, id), id),
             (Target::New, None) => {
                 let id = self.ids.draw();
-                (partition_of(self.partitioner, id), id, None)
+                (partition_of(self.partitioner, id), id)
             }
             (Target::New, Some(key)) => {
+                let key = Idempotency::client_key(key);
                 let partition = self.partitioner.partition_of(key.as_bytes());
                 let id = self
                     .ids
@@ -248,12 +263,12 @@ impl Inner {
                         partition: PartitionId::new(partition),
                         cause: "no order id falls into this partition".to_owned(),
                     })?;
-                (partition, id, None)
+                (partition, id)
             }
         };
         let work = Work {
             id,
-            key: key.map(|key| Idempotency::digest(key, scope)),
+            key: key.map(|key| Idempotency::digest(key, request.target.key_scope())),
             request,
         };
         Ok((PartitionId::new(partition), work))

@@ -2,8 +2,7 @@
 
 use std::borrow::Cow;
 
-use sha2::{Digest, Sha256};
-
+use crate::idempotency::{Idempotency, UsedKey};
 use crate::names::named;
 use crate::{Amount, Currency, CustomerId, Line, Metadata, OrderId};
 
@@ -192,66 +191,6 @@ impl EventKind {
     }
 }
 
-/// The idempotency key a command came with, kept with the event it made.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Idempotency<'a> {
-    /// The client's key, at most 255 characters.
-    pub key: Cow<'a, str>,
-    /// Digest of the request (operation, target and body): the same key with another digest is refused.
-    pub fingerprint: [u8; 16],
-}
-
-impl Idempotency<'_> {
-    /// Longest key a client may send, in characters.
-    pub const KEY_CHARACTERS_MAX: usize = 255;
-
-    /// What the key is looked up by: a 128-bit digest of the key within its scope. The scope is `None` for the command
-    /// that makes an order, and the order for every other command. Keys are chosen by clients, so the digest is
-    /// cryptographic: nobody can make two keys meet.
-    #[must_use]
-    pub fn digest(key: &str, scope: Option<OrderId>) -> [u8; 16] {
-        let mut hash = Sha256::new_with_prefix(b"idempotency key\0");
-        match scope {
-            None => hash.update([0]),
-            Some(order) => {
-                hash.update([1]);
-                hash.update(order.as_bytes());
-            }
-        }
-        // The key is last and all before it has a length of its own: no two inputs are the same bytes.
-        hash.update(key);
-        first_half(hash)
-    }
-
-    /// The fingerprint of a request: a 128-bit digest of its parts (operation, target, body, …), each with its length,
-    /// so that moving a byte from one part to the next gives another fingerprint.
-    #[must_use]
-    pub fn fingerprint(parts: &[&[u8]]) -> [u8; 16] {
-        let mut hash = Sha256::new_with_prefix(b"request fingerprint\0");
-        for part in parts {
-            let length = part.len() as u64;
-            hash.update(length.to_le_bytes());
-            hash.update(part);
-        }
-        first_half(hash)
-    }
-
-    /// The same key, owning its text.
-    #[must_use]
-    pub fn into_owned(self) -> Idempotency<'static> {
-        Idempotency {
-            key: Cow::Owned(self.key.into_owned()),
-            fingerprint: self.fingerprint,
-        }
-    }
-}
-
-fn first_half(hash: Sha256) -> [u8; 16] {
-    let mut half = [0; 16];
-    half.copy_from_slice(&hash.finalize()[..16]);
-    half
-}
-
 /// Where an event came from; stored with the first event of a frame.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EventContext<'a> {
@@ -291,6 +230,17 @@ pub struct RecordedEvent<'a> {
 }
 
 impl RecordedEvent<'_> {
+    /// The idempotency key that made this event of `order`, as it is looked up; `None` if the command had none, or if
+    /// an earlier event of its frame tells. The one place that says in which scope an event's key counts.
+    #[must_use]
+    pub fn used_key(&self, order: OrderId) -> Option<UsedKey> {
+        let idempotency = self.context.idempotency.as_ref()?;
+        Some(UsedKey {
+            digest: Idempotency::digest(&idempotency.key, self.event.key_scope(order)),
+            fingerprint: idempotency.fingerprint,
+        })
+    }
+
     /// The same record, owning its texts.
     #[must_use]
     pub fn into_owned(self) -> RecordedEvent<'static> {

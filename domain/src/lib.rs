@@ -44,6 +44,7 @@ mod currency;
 mod decide;
 mod event;
 mod fold;
+mod idempotency;
 mod ids;
 mod money;
 mod names;
@@ -53,8 +54,9 @@ mod time;
 pub use command::{Command, CommandKind, NewLine, PlaceOrder};
 pub use currency::Currency;
 pub use decide::{Rejection, decide, decide_owned};
-pub use event::{Event, EventContext, EventKind, Idempotency, RecordedEvent};
+pub use event::{Event, EventContext, EventKind, RecordedEvent};
 pub use fold::{FoldError, fold, fold_owned};
+pub use idempotency::{Caller, Idempotency, UsedKey};
 pub use ids::{CustomerId, InvalidId, LineId, OrderId, Sku, TEXT_ID_BYTES_MAX, Version};
 pub use money::{Amount, MoneyError, Quantity};
 pub use order::{

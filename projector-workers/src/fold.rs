@@ -6,7 +6,7 @@
 //!
 //! Reads and decides, writes nothing: the same frames over the same rows always come to the same changes.
 
-use order_domain::{Event, Idempotency, OrderId, RecordedEvent};
+use order_domain::{OrderId, RecordedEvent};
 use order_log::{Key, Offset};
 
 use crate::Projection;
@@ -186,17 +186,12 @@ fn apply(
 }
 
 fn used_key(frame: &BatchFrame, events: &[RecordedEvent<'_>]) -> Option<UsedKey> {
-    let first = events.first()?;
-    let idempotency = first.context.idempotency.as_ref()?;
-    let scope = match &first.event {
-        Event::OrderPlaced { .. } => None,
-        _ => Some(frame.id()),
-    };
+    let used = events.first()?.used_key(frame.id())?;
     let later = u32::try_from(events.len() - 1).unwrap_or(u32::MAX);
     Some(UsedKey {
         frame: frame.base,
-        digest: Idempotency::digest(&idempotency.key, scope),
-        fingerprint: idempotency.fingerprint,
+        digest: used.digest,
+        fingerprint: used.fingerprint,
         order: frame.id(),
         version: frame.sequence.saturating_add(later),
         appended_at: frame.appended_at.as_micros(),

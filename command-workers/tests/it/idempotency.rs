@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use order_command_workers::CommandError;
-use order_domain::{Command, Status, Version};
+use order_domain::{Caller, Command, Idempotency, Status, Version};
 use order_log::{AppendTime, PayloadFormat};
 
 use crate::support::{Plan, ReadModel, Requests, Service, Setup, on, place, queue};
@@ -82,6 +82,55 @@ async fn a_key_with_another_body_is_refused_in_memory_and_in_the_read_model() {
     assert!(matches!(in_memory, CommandError::IdempotencyMismatch));
     assert!(matches!(in_read_model, CommandError::IdempotencyMismatch));
     assert_eq!(service.log.frames(0).len(), 1);
+}
+
+#[tokio::test]
+async fn a_key_of_two_callers_is_two_keys_in_one_partition() {
+    let service = Setup {
+        partitions: 8,
+        ..Setup::default()
+    }
+    .start();
+    let [a, b] =
+        ["a", "b"].map(|name| Idempotency::kept_key(Some(Caller::named(name)), "checkout-17"));
+
+    let of_a = service.submit(place().keyed(&a, 1)).await.unwrap();
+    let of_b = service.submit(place().keyed(&b, 2)).await.unwrap();
+    service.model.catch_up();
+    let again = service.submit(place().keyed(&a, 1)).await.unwrap();
+
+    assert!(!of_a.replayed && !of_b.replayed && again.replayed);
+    assert_eq!(again.order, of_a.order);
+    assert_eq!(of_a.position.partition, of_b.position.partition);
+}
+
+#[tokio::test]
+async fn a_key_used_before_callers_were_told_apart_is_still_used() {
+    for caught_up in [false, true] {
+        let service = Setup {
+            partitions: 8,
+            ..Setup::default()
+        }
+        .start();
+        let first = service.submit(place().keyed("k", 1)).await.unwrap();
+        let confirm = || on(first.order.id, Command::Confirm);
+        let step = service.submit(confirm().keyed("s", 1)).await.unwrap();
+        if caught_up {
+            service.model.catch_up();
+        }
+
+        let of_caller = |key| Idempotency::kept_key(Some(Caller::named("shop")), key);
+        let again = service.submit(place().keyed(&of_caller("k"), 1)).await;
+        let step_again = service.submit(confirm().keyed(&of_caller("s"), 1)).await;
+        let other = service.submit(place().keyed(&of_caller("k"), 2)).await;
+
+        assert_eq!(again.unwrap().order, first.order);
+        assert_eq!(step_again.unwrap().order, step.order);
+        assert!(matches!(
+            other.unwrap_err(),
+            CommandError::IdempotencyMismatch
+        ));
+    }
 }
 
 #[tokio::test]
