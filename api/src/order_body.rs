@@ -50,11 +50,11 @@ pub(crate) struct NewLineBody<'a> {
     #[schema(min_length = 1, max_length = 64, pattern = "^[!-~]([ -~]*[!-~])?$")]
     sku: Cow<'a, str>,
     /// How many units.
-    #[schema(minimum = 1, maximum = 1_000_000)]
-    quantity: i64,
+    #[schema(value_type = i64, minimum = 1, maximum = 1_000_000)]
+    quantity: Integer,
     /// Price of one unit, in minor units of the currency.
-    #[schema(minimum = 0)]
-    unit_price: i64,
+    #[schema(value_type = i64, minimum = 0)]
+    unit_price: Integer,
 }
 
 /// The body of `POST /orders/:id/pay`.
@@ -63,8 +63,8 @@ pub(crate) struct NewLineBody<'a> {
 #[schema(as = PayOrder)]
 pub(crate) struct PayBody {
     /// Must equal the order's total.
-    #[schema(minimum = 0)]
-    amount: i64,
+    #[schema(value_type = i64, minimum = 0)]
+    amount: Integer,
     /// The payment provider's reference.
     #[schema(max_length = 256, pattern = "^([!-~]([ -~]*[!-~])?)?$")]
     reference: Option<String>,
@@ -99,8 +99,8 @@ pub(crate) struct CancelBody {
 #[schema(as = RefundOrder)]
 pub(crate) struct RefundBody {
     /// All that is left if not given.
-    #[schema(minimum = 1)]
-    amount: Option<i64>,
+    #[schema(value_type = Option<i64>, minimum = 1)]
+    amount: Option<Integer>,
     /// Why, in the client's words.
     #[schema(max_length = 256, pattern = "^([!-~]([ -~]*[!-~])?)?$")]
     reason: Option<String>,
@@ -111,6 +111,46 @@ pub(crate) struct RefundBody {
 #[serde(deny_unknown_fields)]
 #[schema(as = NoFields)]
 pub(crate) struct EmptyBody {}
+
+/// An integer as JSON Schema has it: `2.0` is 2. Only where a double is exact, so that no amount is rounded.
+#[derive(Debug, Clone, Copy)]
+struct Integer(i64);
+
+impl<'de> Deserialize<'de> for Integer {
+    fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        /// Doubles hold every integer up to here.
+        const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
+        struct Whole;
+        impl Visitor<'_> for Whole {
+            type Value = Integer;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a 64-bit integer")
+            }
+
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Integer, E> {
+                Ok(Integer(number))
+            }
+
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Integer, E> {
+                let refused = || E::invalid_value(de::Unexpected::Unsigned(number), &self);
+                i64::try_from(number).map(Integer).map_err(|_| refused())
+            }
+
+            fn visit_f64<E: de::Error>(self, number: f64) -> Result<Integer, E> {
+                if number.fract() == 0.0 && number.abs() < EXACT_MAX {
+                    #[expect(
+                        clippy::cast_possible_truncation,
+                        reason = "it is whole and below 2^53"
+                    )]
+                    return Ok(Integer(number as i64));
+                }
+                Err(E::invalid_type(de::Unexpected::Float(number), &self))
+            }
+        }
+        deserializer.deserialize_i64(Whole)
+    }
+}
 
 /// A shape that is read from an object alone. serde would also take an array of the fields' values in their order,
 /// which no document promises.
@@ -282,9 +322,9 @@ impl NewLineBody<'_> {
 
     fn checked(self, mistakes: &mut Mistakes, at: impl Fn() -> String) -> Option<NewLine> {
         let sku = mistakes.check(Sku::new(self.sku.into_owned()), || at() + "/sku");
-        let units = quantity(self.quantity);
+        let units = quantity(self.quantity.0);
         let units = mistakes.check(units, || at() + "/quantity");
-        let unit_price = mistakes.check(Amount::new(self.unit_price), || at() + "/unit_price");
+        let unit_price = mistakes.check(Amount::new(self.unit_price.0), || at() + "/unit_price");
         Some(NewLine {
             sku: sku?,
             quantity: units?,
@@ -321,7 +361,7 @@ impl PayBody {
     /// The command, if every value is possible.
     pub(crate) fn into_command(self) -> Result<Command, Problem> {
         Ok(Command::Pay {
-            amount: amount(self.amount)?,
+            amount: amount(self.amount.0)?,
             reference: self.reference,
         })
     }
@@ -331,7 +371,7 @@ impl RefundBody {
     /// The command, if every value is possible.
     pub(crate) fn into_command(self) -> Result<Command, Problem> {
         Ok(Command::Refund {
-            amount: self.amount.map(amount).transpose()?,
+            amount: self.amount.map(|Integer(sum)| amount(sum)).transpose()?,
             reason: self.reason,
         })
     }
@@ -475,6 +515,32 @@ mod tests {
         for body in [&whole[..], &line[..]] {
             let problem = place(body).expect_err("an array");
             assert_eq!(problem.kind(), ProblemKind::InvalidRequest);
+        }
+    }
+
+    #[test]
+    fn a_whole_number_may_have_a_point_and_no_number_is_rounded() {
+        let with = |number: &str| {
+            let body = format!(
+                r#"{{"customer_id":"c","currency":"EUR","lines":[{{"sku":"s","quantity":1,"unit_price":{number}}}]}}"#
+            );
+            match place(body.as_bytes())? {
+                Command::Place(order) => Ok(order.lines[0].unit_price.minor_units()),
+                other => panic!("{other:?}"),
+            }
+        };
+        let price = |number: &str| with(number).map_err(|problem: Problem| problem.kind());
+        assert_eq!(price("120.0"), Ok(120));
+        assert_eq!(price("1.2e2"), Ok(120));
+        assert_eq!(price("9223372036854775807"), Ok(i64::MAX));
+        for number in [
+            "1.5",
+            "9007199254740993.0",
+            "9223372036854775808",
+            "1e300",
+            "NaN",
+        ] {
+            assert!(price(number).is_err(), "{number}");
         }
     }
 

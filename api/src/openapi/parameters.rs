@@ -180,7 +180,7 @@ pub(super) fn all() -> Vec<(&'static str, Parameter)> {
             "IfMatch",
             header(
                 "If-Match",
-                shaped(ENTITY_TAGS, 200),
+                shaped(ENTITY_TAGS),
                 "The version, or versions, that the order must have; `*` for any.",
             ),
         ),
@@ -188,7 +188,7 @@ pub(super) fn all() -> Vec<(&'static str, Parameter)> {
             "IfNoneMatch",
             header(
                 "If-None-Match",
-                shaped(ENTITY_TAGS, 200),
+                shaped(ENTITY_TAGS),
                 "Versions that the client has: 304 if it is one of them.",
             ),
         ),
@@ -196,7 +196,7 @@ pub(super) fn all() -> Vec<(&'static str, Parameter)> {
             "IdempotencyKey",
             header(
                 "Idempotency-Key",
-                shaped(IDEMPOTENCY_KEY, 255),
+                shaped(IDEMPOTENCY_KEY),
                 "Sent again with the same key and body, the command is not done twice: the first answer comes again. \
                  1 to 255 printable characters, quoted or not.",
             ),
@@ -326,17 +326,17 @@ fn custom(format: &str) -> RefOr<Schema> {
 /// `*`, or a list of quoted tags.
 const ENTITY_TAGS: &str = r#"^(\*|(W/)?"[!#-~]*"(, (W/)?"[!#-~]*")*)$"#;
 /// Printable characters, no white space at an end, and a quote only around all of it.
-const IDEMPOTENCY_KEY: &str = r#"^([!#-~]|[!#-~][ -~]*[!-~]|"[!#-\[\]-~]+")$"#;
+const IDEMPOTENCY_KEY: &str = r#"^([!#-~]|[!#-~][ -~]{0,250}[!-~]|"[!#-\[\]-~]{1,250}")$"#;
 /// An order's id and a version.
 const EVENT_ID: &str =
     "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}-[1-9][0-9]{0,8}$";
 
 /// A text of a pattern.
-fn shaped(pattern: &str, characters_max: usize) -> RefOr<Schema> {
+fn shaped(pattern: &str) -> RefOr<Schema> {
     ObjectBuilder::new()
         .schema_type(Type::String)
+        .min_length(Some(1))
         .pattern(Some(pattern))
-        .max_length(Some(characters_max))
         .into()
 }
 
