@@ -7,7 +7,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::HttpBody;
@@ -29,6 +29,7 @@ use crate::answer::{self, Answer, AnswerBody, X_REQUEST_ID};
 use crate::auth::authorize;
 use crate::connection_clock::{ConnectionClock, Phase};
 use crate::dispatch::dispatch;
+use crate::door::Door;
 use crate::error::{Problem, ProblemKind};
 use crate::feed::Feeds;
 use crate::http_metrics::HttpMetrics;
@@ -37,7 +38,6 @@ use crate::reads::put_retry_after;
 use crate::request_headers;
 use crate::route::{MethodLabel, Route};
 use crate::router::{not_found, router};
-use crate::serve::Endpoints;
 use crate::sync_token::Seal;
 
 /// One thing `/readyz?verbose` tells.
@@ -136,10 +136,15 @@ impl fmt::Debug for Shared {
 }
 
 impl Shared {
-    /// Offset after the last record of a partition that readers can see.
-    pub(crate) fn durable_end(&self, partition: PartitionId) -> Offset {
-        let reader = self.log.get(partition.index());
-        reader.map_or(Offset::ZERO, |reader| reader.durable_end())
+    /// Offset after the last record of a partition that a client may know of: what readers of the log can see, and what
+    /// was acknowledged before it was synced.
+    pub(crate) fn known_end(&self, partition: PartitionId) -> Offset {
+        let Some(reader) = self.log.get(partition.index()) else {
+            return Offset::ZERO;
+        };
+        self.commands
+            .acknowledged_end(partition)
+            .max(reader.durable_end())
     }
 
     /// Whether the shutdown signal came.
@@ -216,17 +221,16 @@ impl Api {
         Ok(Self { shared, router })
     }
 
-    /// A clock for a connection opened now.
-    pub(crate) fn connection_clock(&self) -> ConnectionClock {
-        let config = &self.shared.config;
-        ConnectionClock::new(config.header_timeout, config.request_timeout)
+    /// A clock for a connection opened now, which has `head` for the head of a request.
+    pub(crate) fn connection_clock(&self, head: Duration) -> ConnectionClock {
+        ConnectionClock::new(head, self.shared.config.request_timeout)
     }
 
     /// Answers one request: routed, timed, counted, with its id.
     pub(crate) async fn answer<B>(
         mut self,
-        request: axum::http::Request<B>,
-        endpoints: Endpoints,
+        mut request: axum::http::Request<B>,
+        door: Door,
         clock: Arc<ConnectionClock>,
     ) -> Result<Answer, Infallible>
     where
@@ -236,7 +240,7 @@ impl Api {
         let started = Instant::now();
         clock.begin_request(started);
         let route = Route::of(request.uri().path());
-        let route = if endpoints.include(route) {
+        let route = if door.endpoints.include(route) {
             route
         } else {
             Route::Unmatched
@@ -257,9 +261,16 @@ impl Api {
             request.headers(),
         );
         let answered = match allowed {
+            _ if !door.admits(route) => Err(Problem::new(
+                ProblemKind::Overloaded,
+                "the service has as many connections as it takes",
+            )),
             Err(problem) => Err(problem),
-            Ok(()) if route == Route::Unmatched => Err(not_found(uri.clone()).await),
-            Ok(()) => {
+            Ok(_) if route == Route::Unmatched => Err(not_found(uri.clone()).await),
+            Ok(caller) => {
+                if let Some(caller) = caller {
+                    request.extensions_mut().insert(caller);
+                }
                 let asked = (route, method);
                 let mut answer = pin!(dispatch(shared, &mut self.router, &clock, asked, request));
                 poll_fn(|context| match overdue(&clock) {
@@ -386,8 +397,8 @@ where
     }
 
     fn call(&mut self, request: axum::http::Request<B>) -> Self::Future {
-        let clock = Arc::new(self.connection_clock());
-        let answer = self.clone().answer(request, Endpoints::All, clock);
+        let clock = Arc::new(self.connection_clock(self.shared.config.header_timeout));
+        let answer = self.clone().answer(request, Door::OPEN, clock);
         Box::pin(async move { Ok(answer.await?.map(AnswerBody::into_axum)) })
     }
 }

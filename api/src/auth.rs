@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, Method};
+use order_domain::Caller;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Problem, ProblemKind};
@@ -87,6 +88,7 @@ impl Scope {
 #[derive(Clone, PartialEq, Eq)]
 pub struct BearerToken {
     name: String,
+    caller: Caller,
     sha256: [u8; 32],
     scopes: Vec<Scope>,
 }
@@ -111,7 +113,8 @@ pub enum InvalidToken {
 }
 
 impl BearerToken {
-    /// A token by the SHA-256 of its text, in hexadecimal. `name` is for the log.
+    /// A token by the SHA-256 of its text, in hexadecimal. `name` is who it is given to: idempotency keys belong to it, so
+    /// tokens of one name, an old one and its successor, are one caller.
     ///
     /// # Errors
     /// [`InvalidToken`] says what is wrong.
@@ -127,6 +130,7 @@ impl BearerToken {
         let digest = crate::sync_token::unhex(&sha256_hex.to_ascii_lowercase());
         match digest.and_then(|digest| <[u8; 32]>::try_from(digest).ok()) {
             Some(sha256) => Ok(Self {
+                caller: Caller::named(&name),
                 name,
                 sha256,
                 scopes: scopes.to_vec(),
@@ -173,18 +177,19 @@ pub fn check_listen(
     Err(PublicBind { address })
 }
 
-/// Lets a request pass if one of the tokens allows it. Without any token configured, everything passes.
+/// Lets a request pass if one of the tokens allows it, and says whose that is. Without any token configured, everything
+/// passes, and callers are not told apart.
 pub(crate) fn authorize(
     tokens: &[BearerToken],
     route: Route,
     method: &Method,
     headers: &HeaderMap,
-) -> Result<(), Problem> {
+) -> Result<Option<Caller>, Problem> {
     if tokens.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let Some(needed) = Scope::needed(route, method) else {
-        return Ok(());
+        return Ok(None);
     };
     let refuse = |reason: &'static str| Err(Problem::new(ProblemKind::Unauthenticated, reason));
     let Some(value) = headers.get(AUTHORIZATION) else {
@@ -195,7 +200,7 @@ pub(crate) fn authorize(
     };
     match find(tokens, token) {
         None => refuse("the token is unknown"),
-        Some(found) if found.scopes.contains(&needed) => Ok(()),
+        Some(found) if found.scopes.contains(&needed) => Ok(Some(found.caller)),
         Some(_) => Err(Problem::new(
             ProblemKind::Forbidden,
             format!("the token lacks the scope {}", needed.name()),

@@ -1,7 +1,7 @@
 //! `POST /orders/bulk`: a new order a line, streamed in, and what came of each streamed out, in the same order.
 //!
 //! Memory is bounded by the lines in flight, whatever the length of the request: when that many wait for their outcome,
-//! no more is read. A client must therefore read answers while it sends.
+//! no more is read. A client must therefore read answers while it sends; one that does not is cut off.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -58,13 +58,12 @@ pub(crate) async fn orders(
     }
     let request_id = request_headers::request_id(request.headers());
     let context = Arc::new(LineContext {
-        key,
+        key: key.map(|key| Idempotency::kept_key(request.extensions().get().copied(), &key)),
         traceparent: request_headers::traceparent(request.headers()).map(str::to_owned),
         request_id: request_id
             .and_then(|id| id.to_str().ok())
             .map(str::to_owned),
     });
-    let streaming = ConnectionClock::stream(&clock);
     let in_flight = shared.config.bulk_lines_max;
     let lines = Lines::new(
         request.into_body(),
@@ -76,11 +75,9 @@ pub(crate) async fn orders(
         .map(move |line| place(Arc::clone(&shared), Arc::clone(&context), line))
         .buffered(in_flight)
         .ready_chunks(ANSWERS_A_CHUNK)
-        .map(move |answers| {
-            // The stream's end is the answer's end, and with it the guard's.
-            let _held = &streaming;
-            Ok::<_, Infallible>(Bytes::from(answers.concat()))
-        });
+        .map(|answers| Ok::<_, Infallible>(Bytes::from(answers.concat())));
+    // The stream's end is the answer's end, and with it the guard's.
+    let answers = ConnectionClock::stream(&clock).watch(answers);
     let mut response = Response::new(Body::from_stream(answers));
     let kind = HeaderValue::from_static("application/x-ndjson");
     response.headers_mut().insert(CONTENT_TYPE, kind);
@@ -102,6 +99,7 @@ fn is_ndjson(value: &HeaderValue) -> bool {
 /// What all lines of a request share.
 #[derive(Debug)]
 struct LineContext {
+    /// As it is kept: with the caller.
     key: Option<String>,
     traceparent: Option<String>,
     request_id: Option<String>,

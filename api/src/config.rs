@@ -7,7 +7,8 @@ use crate::{BearerToken, Tls};
 /// How the API behaves. [`ApiConfig::default`] is what a first run gets.
 #[derive(Debug, Clone)]
 pub struct ApiConfig {
-    /// Most connections at once; one more is answered 503 and closed. Bounds memory and descriptors.
+    /// Most connections of clients at once. Beyond it a few more answer probes, scrapers and operators alone, everybody
+    /// else 503. Bounds memory and descriptors.
     pub connections_max: usize,
     /// Longest time a connection may take to send the head of a request, and may stay idle between two.
     pub header_timeout: Duration,
@@ -36,6 +37,8 @@ pub struct ApiConfig {
     pub tokens: Vec<BearerToken>,
     /// What to prove the service with; without it, HTTP is not encrypted.
     pub tls: Option<Tls>,
+    /// How often the files of the certificate are looked at: a changed pair is taken over without a restart.
+    pub certificate_look_every: Duration,
     /// How long a used idempotency key is remembered: published, not enforced here.
     pub idempotency_retention: Duration,
     /// Identities the log had before it was rewritten: tokens and feed ids of these are told from forged ones.
@@ -60,6 +63,7 @@ impl Default for ApiConfig {
             require_if_match: false,
             tokens: Vec::new(),
             tls: None,
+            certificate_look_every: Duration::from_secs(10),
             idempotency_retention: Duration::from_secs(24 * 60 * 60),
             former_log_ids: Vec::new(),
         }

@@ -3,7 +3,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::{Duration, Instant};
+
+use futures_util::Stream;
+
+/// The deadline of what has none.
+const NEVER: u64 = u64::MAX;
+/// How long the reader of a stream has, once the service stops, to take what it was given.
+const STOPPING_READER: Duration = Duration::from_secs(1);
 
 /// What a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,7 +23,7 @@ pub(crate) enum Phase {
     ReadingBody = 1,
     /// The service works on the answer.
     Working = 2,
-    /// An answer without an end is being sent; it may take as long as it likes.
+    /// An answer without an end is being sent: it may take as long as it likes, its reader may not.
     Streaming = 3,
     /// The deadline passed while reading the body: the request must answer so, and end.
     BodyOverdue = 4,
@@ -74,10 +82,24 @@ impl ConnectionClock {
         }
     }
 
-    /// The answer is a stream: there is no deadline until the guard is dropped.
+    /// The answer is a stream, until the guard is dropped: there is no deadline but for its reader to take what it was
+    /// given, which may last as long as a request.
     pub(crate) fn stream(clock: &Arc<Self>) -> StreamGuard {
         clock.enter(Phase::Streaming);
+        clock.deadline_us.store(NEVER, Ordering::Relaxed);
         StreamGuard(Arc::clone(clock))
+    }
+
+    /// The service stops: a stream whose reader does not take what it was given is not waited for any longer than this.
+    pub(crate) fn stop(&self, now: Instant) {
+        if self.phase() == Phase::Streaming && !self.left(now).is_zero() {
+            let soon = self.micros(now + STOPPING_READER);
+            let deadline = self.deadline_us.load(Ordering::Relaxed);
+            if deadline != NEVER {
+                self.deadline_us
+                    .store(deadline.min(soon), Ordering::Relaxed);
+            }
+        }
     }
 
     /// The request waits for its body, or no more.
@@ -103,21 +125,28 @@ impl ConnectionClock {
 
     /// How long it still may; zero if the time is over.
     pub(crate) fn left(&self, now: Instant) -> Duration {
+        let deadline = match self.deadline_us.load(Ordering::Relaxed) {
+            // Looked at again by then: the stream may have got a deadline meanwhile.
+            NEVER => return self.head,
+            deadline => Duration::from_micros(deadline),
+        };
+        let left = (self.opened + deadline).saturating_duration_since(now);
         if self.phase() == Phase::Streaming {
-            return self.head;
+            left.min(self.head)
+        } else {
+            left
         }
-        let deadline = Duration::from_micros(self.deadline_us.load(Ordering::Relaxed));
-        (self.opened + deadline).saturating_duration_since(now)
     }
 
-    /// The time is over: a running request is told and gets `head` longer to say so. `false` if nothing runs, or if it
-    /// was told before: then the connection is to be closed.
+    /// The time is over: a running request is told and gets `head` longer to say so. `false` if nothing runs, if it was
+    /// told before, or if a stream's reader does not read: then the connection is to be closed.
     pub(crate) fn expire(&self, now: Instant) -> bool {
         let overdue = match self.phase() {
             Phase::ReadingBody => Phase::BodyOverdue,
             Phase::Working => Phase::WorkOverdue,
-            Phase::Streaming => return true,
-            Phase::AwaitingHead | Phase::BodyOverdue | Phase::WorkOverdue => return false,
+            Phase::AwaitingHead | Phase::Streaming | Phase::BodyOverdue | Phase::WorkOverdue => {
+                return false;
+            }
         };
         self.enter(overdue);
         self.set(now + self.head);
@@ -129,15 +158,35 @@ impl ConnectionClock {
     }
 
     fn set(&self, deadline: Instant) {
+        self.deadline_us
+            .store(self.micros(deadline), Ordering::Relaxed);
+    }
+
+    fn micros(&self, deadline: Instant) -> u64 {
         let since = deadline.saturating_duration_since(self.opened);
-        let micros = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
-        self.deadline_us.store(micros, Ordering::Relaxed);
+        u64::try_from(since.as_micros()).map_or(NEVER - 1, |micros| micros.min(NEVER - 1))
     }
 }
 
 /// Held by an answer that is a stream, for as long as it is.
 #[derive(Debug)]
 pub(crate) struct StreamGuard(Arc<ConnectionClock>);
+
+impl StreamGuard {
+    /// The stream, with the clock told when its reader has something to take, and when it has taken it.
+    pub(crate) fn watch<S: Stream + Send>(self, stream: S) -> impl Stream<Item = S::Item> + Send {
+        let mut stream = Box::pin(stream);
+        futures_util::stream::poll_fn(move |context| {
+            let clock = &self.0;
+            clock.deadline_us.store(NEVER, Ordering::Relaxed);
+            let polled = stream.as_mut().poll_next(context);
+            if matches!(polled, Poll::Ready(Some(_))) {
+                clock.set(Instant::now() + clock.request);
+            }
+            polled
+        })
+    }
+}
 
 impl Drop for StreamGuard {
     fn drop(&mut self) {
@@ -148,6 +197,8 @@ impl Drop for StreamGuard {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::StreamExt;
+
     use super::*;
 
     const HEAD: Duration = Duration::from_secs(3);
@@ -188,10 +239,43 @@ mod tests {
         let guard = ConnectionClock::stream(&clock);
         clock.end_request(clock.opened);
         assert_eq!(clock.left(clock.opened + 100 * REQUEST), HEAD);
-        assert!(clock.expire(clock.opened + 100 * REQUEST));
         assert_eq!(clock.phase(), Phase::Streaming);
         drop(guard);
         assert_eq!(clock.phase(), Phase::AwaitingHead);
+    }
+
+    #[test]
+    fn the_reader_of_a_stream_has_a_deadline_for_what_it_was_given() {
+        let clock = Arc::new(ConnectionClock::new(HEAD, REQUEST));
+        clock.begin_request(clock.opened);
+        let pieces = futures_util::stream::iter([1]).chain(futures_util::stream::pending());
+        let mut pieces = Box::pin(ConnectionClock::stream(&clock).watch(pieces));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        clock.end_request(clock.opened);
+
+        let given = Instant::now();
+        assert!(pieces.as_mut().poll_next(&mut context).is_ready());
+        assert!(clock.left(given) > Duration::ZERO);
+        let late = Instant::now() + REQUEST;
+        assert_eq!(clock.left(late), Duration::ZERO);
+        assert!(!clock.expire(late), "the connection is closed");
+
+        // It has taken it, and there is nothing new.
+        assert!(pieces.as_mut().poll_next(&mut context).is_pending());
+        assert_eq!(clock.left(late), HEAD);
+    }
+
+    #[test]
+    fn a_stopping_service_waits_for_no_reader_that_does_not_read() {
+        let clock = Arc::new(ConnectionClock::new(HEAD, REQUEST));
+        let guard = ConnectionClock::stream(&clock);
+        let now = clock.opened;
+        clock.stop(now);
+        assert_eq!(clock.left(now + 2 * STOPPING_READER), HEAD);
+        clock.set(now + REQUEST);
+        clock.stop(now);
+        assert_eq!(clock.left(now), STOPPING_READER);
+        drop(guard);
     }
 
     #[test]

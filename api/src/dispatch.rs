@@ -37,7 +37,7 @@ where
     match (route, method) {
         (Route::Orders, MethodLabel::Post) => {
             let (parts, body) = request.into_parts();
-            let headers = CommandHeaders::of(&parts.headers)?;
+            let headers = CommandHeaders::of(&parts)?;
             let limit = shared.config.body_bytes_max;
             let body = JsonBody::read(&parts.headers, body, limit, Some(clock)).await?;
             writes::place(State(Arc::clone(shared)), headers, body).await

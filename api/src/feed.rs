@@ -1,7 +1,7 @@
 //! `GET /events`: everything that happens, as server-sent events; first what the log has, then live.
 //!
 //! A feed is pulled: nothing is read before the connection can take it, so a slow reader holds one chunk of memory and
-//! nobody else up. It ends with the service's shutdown.
+//! nobody else up; one that reads nothing at all is cut off. It ends with the service's shutdown.
 
 use std::io::Write;
 use std::ops::ControlFlow;
@@ -21,7 +21,7 @@ use serde::Deserialize;
 use tokio::sync::watch;
 
 use crate::api::Shared;
-use crate::connection_clock::{ConnectionClock, StreamGuard};
+use crate::connection_clock::ConnectionClock;
 use crate::error::{Problem, ProblemKind};
 use crate::event_json::EventJson;
 use crate::feed_position::FeedPosition;
@@ -76,9 +76,9 @@ pub(crate) async fn events(
         position,
         greeted: false,
         _place: place,
-        _streaming: ConnectionClock::stream(&clock),
     };
     let chunks = futures_util::stream::unfold(feed, Feed::next);
+    let chunks = ConnectionClock::stream(&clock).watch(chunks);
     let mut response = Response::new(Body::from_stream(chunks));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
@@ -212,7 +212,6 @@ struct Feed {
     position: FeedPosition,
     greeted: bool,
     _place: FeedPlace,
-    _streaming: StreamGuard,
 }
 
 impl Feed {

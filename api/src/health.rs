@@ -18,8 +18,11 @@ pub(crate) async fn livez() -> Answer {
 }
 
 /// `GET /readyz`: whether this process should get traffic; with `?verbose`, why.
-pub(crate) async fn readyz(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery) -> Answer {
-    let checks = shared.all_checks();
+pub(crate) async fn readyz(
+    State(shared): State<Arc<Shared>>,
+    RawQuery(query): RawQuery,
+) -> Result<Answer, Problem> {
+    let checks = all_checks(&shared).await?;
     let ready = checks.iter().all(|check| check.ok || !check.required);
     let degraded = checks.iter().any(|check| !check.ok);
     let status = if ready {
@@ -43,7 +46,15 @@ pub(crate) async fn readyz(State(shared): State<Arc<Shared>>, RawQuery(query): R
     } else {
         format!("{verdict}\n")
     };
-    answer::text(status, text)
+    Ok(answer::text(status, text))
+}
+
+/// The checks look at files and read the log, which an async worker must not wait for.
+async fn all_checks(shared: &Arc<Shared>) -> Result<Vec<Check>, Problem> {
+    let asked = Arc::clone(shared);
+    tokio::task::spawn_blocking(move || asked.all_checks())
+        .await
+        .map_err(|error| Problem::internal(format!("readiness cannot be told: {error}")))
 }
 
 fn explain(checks: &[Check], facts: &[(String, String)], verdict: &str) -> String {

@@ -155,7 +155,7 @@ pub(crate) async fn order_at(
         Moment::Version(version) => Some(version.get()),
         Moment::Time(_) => {
             // An event before that time may be in the log and not yet in the rows.
-            let end = shared.durable_end(partition);
+            let end = shared.known_end(partition);
             catch_up(shared, partition, end, &wait, &mut None).await?;
             None
         }

@@ -16,6 +16,7 @@ mod conditions;
 mod config;
 mod connection_clock;
 mod dispatch;
+mod door;
 mod error;
 mod event_json;
 mod feed;

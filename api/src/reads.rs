@@ -1,7 +1,7 @@
 //! Reading one order: from the read model, as fresh as the client asks, never a false 404.
 //!
 //! What a read depends on is a place in the log (`Sync-Token`), a version (`min_version`), or, when the order is not
-//! there, everything that was in the log when it was missed. The read waits until the rows hold that; if they do not in
+//! there, everything that was acknowledged when it was missed. The read waits until the rows hold that; if they do not in
 //! time, the answer is 503 `read-model-behind`.
 
 use std::sync::Arc;
@@ -176,7 +176,7 @@ pub(crate) fn lag_header(lag_ms: u64) -> HeaderValue {
 }
 
 /// The order, as new as the request's tokens and `min_version` ask. An order that is missing in the answer and not
-/// parked does not exist: the read model has caught up with all that was visible in the log when it was missed. A parked
+/// parked does not exist: the read model has caught up with all that was acknowledged when it was missed. A parked
 /// one is as it was when it was set aside: no wait makes it newer.
 pub(crate) async fn fresh_order(
     shared: &Shared,
@@ -201,8 +201,8 @@ pub(crate) async fn fresh_order(
         if read.parked || version.is_some_and(|version| version >= min_version) {
             return Ok(read);
         }
-        // What was in the log when the order was missed, or found too old.
-        let seen = shared.durable_end(partition);
+        // What clients could know of when the order was missed, or found too old.
+        let seen = shared.known_end(partition);
         if read.position < seen {
             catch_up(shared, partition, seen, wait, &mut deadline).await?;
             continue;
@@ -210,18 +210,16 @@ pub(crate) async fn fresh_order(
         let Some(version) = version else {
             return Ok(read);
         };
-        // All there is has been read, and the version is still to come. Only who asked to wait waits for that.
-        let next = Offset::new(seen.get().saturating_add(1));
-        let came = wait.preferred.is_some()
-            && catch_up(shared, partition, next, wait, &mut deadline)
-                .await
-                .is_ok();
-        if !came {
+        // All there is has been read, and the version is still to come. Only who asked to wait waits for that, and is then
+        // told that it did not come in time.
+        if wait.preferred.is_none() {
             return Err(Problem::new(
                 ProblemKind::VersionNotReached,
                 format!("the order has version {version}, and no event is waiting"),
             ));
         }
+        let next = Offset::new(seen.get().saturating_add(1));
+        catch_up(shared, partition, next, wait, &mut deadline).await?;
     }
 }
 

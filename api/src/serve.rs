@@ -15,10 +15,11 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::Api;
+use crate::door::{Admission, Doorkeeper, RESERVED_HEAD_TIMEOUT};
 use crate::route::Route;
 use crate::tls::Tls;
 
@@ -28,7 +29,7 @@ const READ_BUFFER_BYTES: usize = 64 * 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long a refused connection may take to read that it is refused.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
-/// What a connection above the cap is told.
+/// What a connection is told that there is no place for, not even in the reserve.
 const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     content-type: application/problem+json\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 175\r\n\r\n\
     {\"type\":\"urn:order-service:problem:overloaded\",\"title\":\"The service is overloaded\",\"status\":503,\
@@ -86,6 +87,9 @@ pub async fn serve(
 ) -> io::Result<()> {
     let slots = Arc::new(Semaphore::new(api.shared.config.connections_max));
     let mut acceptors = JoinSet::new();
+    if let Some(tls) = &api.shared.config.tls {
+        acceptors.spawn(keep_renewed(tls.clone(), api.clone()));
+    }
     for listener in listeners {
         acceptors.spawn(accept(listener.into(), api.clone(), Arc::clone(&slots)));
     }
@@ -117,12 +121,36 @@ pub async fn serve(
     })
 }
 
+/// Looks for another certificate from time to time, until the service stops.
+async fn keep_renewed(tls: Tls, api: Api) {
+    let every = api.shared.config.certificate_look_every;
+    let mut stopped = pin!(api.shared.stopped());
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut stopped => return,
+            () = tokio::time::sleep(every) => {}
+        }
+        let looking = tls.clone();
+        match tokio::task::spawn_blocking(move || looking.renew()).await {
+            Ok(Ok(false)) => {}
+            Ok(Ok(true)) => tracing::info!("the certificate was renewed: new connections get it"),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "the certificate cannot be renewed; the old one stays");
+            }
+            Err(error) => tracing::error!(%error, "looking for another certificate panicked"),
+        }
+    }
+}
+
 /// Accepts until the service stops, then waits for the connections it accepted.
 async fn accept(listener: Listener, api: Api, slots: Arc<Semaphore>) {
     let Listener {
         socket: listener,
         endpoints,
     } = listener;
+    let doorkeeper = Doorkeeper::new(endpoints, &slots);
+    let speaks_tls = api.shared.config.tls.is_some();
     let mut stopped = pin!(api.shared.stopped());
     let mut connections = JoinSet::new();
     loop {
@@ -144,11 +172,13 @@ async fn accept(listener: Listener, api: Api, slots: Arc<Semaphore>) {
                 }
             },
         };
-        match Arc::clone(&slots).try_acquire_owned() {
-            Ok(slot) => {
-                drop(connections.spawn(serve_connection(stream, endpoints, api.clone(), slot)))
+        match doorkeeper.admit() {
+            Some(admission) => {
+                drop(connections.spawn(serve_connection(stream, admission, api.clone())))
             }
-            Err(_) => drop(connections.spawn(refuse(stream))),
+            // A client that waits for a handshake would not understand the refusal.
+            None if speaks_tls => drop(stream),
+            None => drop(connections.spawn(refuse(stream))),
         }
     }
     drop(listener);
@@ -173,55 +203,66 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 }
 
 /// Serves one connection until it ends, is too slow, or the service stops.
-async fn serve_connection(
-    stream: TcpStream,
-    endpoints: Endpoints,
-    api: Api,
-    _slot: OwnedSemaphorePermit,
-) {
+async fn serve_connection(stream: TcpStream, admission: Admission, api: Api) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "the connection ended before it began");
         return;
     }
-    let Some(Tls(acceptor)) = &api.shared.config.tls else {
-        return speak_http(stream, endpoints, &api).await;
+    let Some(tls) = &api.shared.config.tls else {
+        return speak_http(stream, admission, &api).await;
     };
+    let limit = head_timeout(&admission, &api);
     let greeted = tokio::select! {
         biased;
         () = api.shared.stopped() => return,
-        greeted = tokio::time::timeout(api.shared.config.header_timeout, acceptor.accept(stream)) => greeted,
+        greeted = tokio::time::timeout(limit, tls.accept(stream)) => greeted,
     };
     match greeted {
-        Ok(Ok(stream)) => speak_http(stream, endpoints, &api).await,
+        Ok(Ok(stream)) => speak_http(stream, admission, &api).await,
         Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
         Err(_elapsed) => tracing::debug!("a TLS handshake took too long"),
     }
 }
 
-/// Speaks HTTP on an open stream until it ends.
-async fn speak_http<S>(stream: S, endpoints: Endpoints, api: &Api)
+/// How long a connection may take for the head of a request.
+fn head_timeout(admission: &Admission, api: &Api) -> Duration {
+    let configured = api.shared.config.header_timeout;
+    if admission.door.reserved {
+        configured.min(RESERVED_HEAD_TIMEOUT)
+    } else {
+        configured
+    }
+}
+
+/// Speaks HTTP on an open stream until it ends; the place it takes is free again on return.
+async fn speak_http<S>(stream: S, admission: Admission, api: &Api)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let clock = Arc::new(api.connection_clock());
+    let door = admission.door;
+    let limit = head_timeout(&admission, api);
+    let clock = Arc::new(api.connection_clock(limit));
     let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
-        api.clone().answer(request, endpoints, Arc::clone(&clock))
+        api.clone().answer(request, door, Arc::clone(&clock))
     });
     let mut connection = pin!(
         http1::Builder::new()
             .max_buf_size(READ_BUFFER_BYTES)
             // The connection's clock does this job for heads, bodies and answers alike.
             .header_read_timeout(None)
-            .pipeline_flush(true)
+            .keep_alive(!door.reserved)
             .serve_connection(TokioIo::new(stream), service)
     );
     let mut stopped = pin!(api.shared.stopped());
-    let mut timer = pin!(tokio::time::sleep(api.shared.config.header_timeout));
+    let mut timer = pin!(tokio::time::sleep(limit));
     let mut stops = false;
     let ended = poll_fn(|context| {
         if !stops && stopped.as_mut().poll(context).is_ready() {
             stops = true;
             connection.as_mut().graceful_shutdown();
+            let now = Instant::now();
+            clock.stop(now);
+            timer.as_mut().reset((now + clock.left(now)).into());
         }
         loop {
             if let Poll::Ready(ended) = connection.as_mut().poll(context) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::{FromRequestParts, State};
 use axum::http::header::LOCATION;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderValue, StatusCode};
 use bytes::Bytes;
 use order_command_workers::{CommandOutcome, CommandRequest, IdempotencyRequest, Target};
 use order_domain::{Command, Idempotency, OrderId};
@@ -31,6 +31,7 @@ const ORDER_JSON_BYTES: usize = 512;
 #[derive(Debug)]
 pub(crate) struct CommandHeaders {
     if_match: IfMatch,
+    /// As it is kept: with the caller.
     key: Option<String>,
     traceparent: Option<String>,
     request_id: Option<String>,
@@ -40,17 +41,19 @@ impl FromRequestParts<Arc<Shared>> for CommandHeaders {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &Arc<Shared>) -> Result<Self, Problem> {
-        Self::of(&parts.headers)
+        Self::of(parts)
     }
 }
 
 impl CommandHeaders {
-    /// Reads a request's headers.
-    pub(crate) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
+    /// Reads the head of a request that was let pass.
+    pub(crate) fn of(head: &Parts) -> Result<Self, Problem> {
+        let headers = &head.headers;
         let request_id = request_headers::request_id(headers);
         Ok(Self {
             if_match: expected_versions(headers)?,
-            key: request_headers::idempotency_key(headers)?,
+            key: request_headers::idempotency_key(headers)?
+                .map(|key| Idempotency::kept_key(head.extensions.get().copied(), &key)),
             traceparent: request_headers::traceparent(headers).map(str::to_owned),
             // Only an id that the client knows is worth its bytes in the log.
             request_id: request_id

@@ -12,6 +12,7 @@ mod config_command;
 mod data_directory;
 mod engine;
 mod failure;
+mod file_limit;
 mod log_command;
 mod log_metrics;
 mod logging;

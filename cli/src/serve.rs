@@ -54,6 +54,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         "order-service starts"
     );
 
+    crate::file_limit::raise(config.api.connections_max);
+    // Before anything is made: what does not fit should leave nothing behind.
+    let api_config = config.api()?;
+    let scheme = if api_config.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
     let directory = DataDirectory::own(&config)?;
     let public = bind(config.listen, "listen")?;
     let admin = config
@@ -67,7 +75,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         .thread_name("http")
         .build()
         .context("start the HTTP threads")?;
-    let api = rooms.api(&config, &directory)?;
+    let api = rooms.api(&config, api_config, &directory)?;
 
     let served = runtime.block_on(async {
         let signals = StopSignals::watch().context("watch for signals")?;
@@ -75,11 +83,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         for Listener { socket, endpoints } in &listeners {
             let address = socket.local_addr().context("listen")?;
             match endpoints {
-                Endpoints::Admin => info!("operators' endpoints on http://{address}"),
+                Endpoints::Admin => info!("operators' endpoints on {scheme}://{address}"),
                 Endpoints::All | Endpoints::Public => {
                     info!(
                         elapsed_ms = millis(begun.elapsed()),
-                        "listening on http://{address}"
+                        "listening on {scheme}://{address}"
                     );
                 }
             }
@@ -214,7 +222,12 @@ impl Rooms {
         })
     }
 
-    fn api(&self, config: &Config, directory: &DataDirectory) -> Result<Api, Failure> {
+    fn api(
+        &self,
+        config: &Config,
+        api_config: ApiConfig,
+        directory: &DataDirectory,
+    ) -> Result<Api, Failure> {
         let manifest = &directory.manifest;
         let partitioner = manifest.partitioner()?;
         let readers = (0..manifest.partitions)
@@ -244,11 +257,11 @@ impl Rooms {
             checks: Box::new(move || readiness::checks(&*log, &outbox)),
         };
         let former = manifest.rewritten.iter().flat_map(|it| &it.former_log_ids);
-        let api = ApiConfig {
+        let api_config = ApiConfig {
             former_log_ids: former.map(ToString::to_string).collect(),
-            ..config.api()?
+            ..api_config
         };
-        Ok(Api::new(parts, api)?)
+        Ok(Api::new(parts, api_config)?)
     }
 
     fn stop(self) {

@@ -1,11 +1,11 @@
 //! Connections that are slow, broken or too many: none of them costs the others anything.
 
-use std::process::Command;
 use std::time::Duration;
 
-use order_api::{ApiConfig, Tls};
+use axum::http::StatusCode;
+use order_api::ApiConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::world::{Served, World, an_order, config};
 
@@ -41,10 +41,15 @@ async fn read_to_end(stream: &mut TcpStream) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-const GET: &[u8] = b"GET /livez HTTP/1.1\r\nhost: it\r\nconnection: close\r\n\r\n";
+/// Most tries for what should happen by itself.
+const ATTEMPTS: usize = 1000;
+
+fn get(path: &str, connection: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nhost: it\r\nconnection: {connection}\r\n\r\n").into_bytes()
+}
 
 async fn assert_alive(served: &Served) {
-    let answer = exchange(served, GET).await;
+    let answer = exchange(served, &get("/livez", "close")).await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 
@@ -97,7 +102,7 @@ async fn an_idle_connection_is_closed_and_a_busy_one_kept() {
 }
 
 #[tokio::test]
-async fn a_connection_too_many_is_told_to_come_back() {
+async fn when_clients_take_every_connection_probes_and_operators_still_get_in() {
     let config = ApiConfig {
         connections_max: 1,
         ..config()
@@ -105,56 +110,294 @@ async fn a_connection_too_many_is_told_to_come_back() {
     let world = World::with(config);
     let served = world.serve().await;
     let mut first = connect(&served).await;
-    first
-        .write_all(b"GET /livez HTTP/1.1\r\nhost: it\r\n\r\n")
-        .await
-        .unwrap();
+    first.write_all(&get("/livez", "keep-alive")).await.unwrap();
     let mut answer = [0; 12];
     first.read_exact(&mut answer).await.unwrap();
     assert_eq!(&answer, b"HTTP/1.1 200");
-    let refused = read_to_end(&mut connect(&served).await).await;
+    for path in ["/livez", "/readyz", "/metrics", "/projections"] {
+        // One request each: nobody settles in the reserve.
+        let answer = exchange(&served, &get(path, "keep-alive")).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
+    }
+    let refused = exchange(&served, &get("/orders", "keep-alive")).await;
     assert!(refused.starts_with("HTTP/1.1 503"), "{refused}");
     assert!(refused.contains("retry-after: 1"), "{refused}");
+    assert!(refused.contains("\"code\":\"overloaded\""), "{refused}");
     drop(first);
-    loop {
+    for _ in 0..ATTEMPTS {
         // The service learns of the closed connection in its own time.
-        let answer = exchange(&served, GET).await;
+        let answer = exchange(&served, &get("/orders", "close")).await;
         if answer.starts_with("HTTP/1.1 200") {
-            break;
+            return;
         }
         assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
     }
+    panic!("the place of a closed connection stays taken");
 }
 
 #[tokio::test]
-async fn what_is_not_http_is_refused_and_forgotten() {
+async fn a_connection_that_there_is_no_place_for_is_told_to_come_back() {
+    let config = ApiConfig {
+        connections_max: 1,
+        ..config()
+    };
+    let world = World::with(config);
+    let served = world.serve().await;
+    // Silent connections take the place and the whole reserve; one of them is one too many.
+    let mut silent = Vec::new();
+    for _ in 0..ATTEMPTS {
+        let mut stream = connect(&served).await;
+        let mut answer = [0; 12];
+        let told = tokio::time::timeout(Duration::from_millis(20), stream.read_exact(&mut answer));
+        if told.await.is_ok() {
+            assert_eq!(&answer, b"HTTP/1.1 503");
+            return;
+        }
+        silent.push(stream);
+    }
+    panic!("{} connections were let in", silent.len());
+}
+
+#[tokio::test]
+async fn a_listener_of_the_operators_has_connections_of_its_own() {
+    let config = ApiConfig {
+        connections_max: 1,
+        ..config()
+    };
+    let world = World::with(config);
+    let served = world.serve_apart().await;
+    let mut clients = Vec::new();
+    for _ in 0..40 {
+        clients.push(TcpStream::connect(served.public).await.unwrap());
+    }
+    let mut operator = TcpStream::connect(served.admin).await.unwrap();
+    for _ in 0..3 {
+        operator
+            .write_all(&get("/projections", "keep-alive"))
+            .await
+            .unwrap();
+        let mut answer = vec![0; 16 * 1024];
+        let length = operator.read(&mut answer).await.unwrap();
+        assert!(answer[..length].starts_with(b"HTTP/1.1 200"), "{answer:?}");
+    }
+}
+
+/// What becomes of a connection.
+#[derive(Debug, Clone, Copy)]
+enum Fate {
+    /// It is answered with this status, and closed.
+    Refused(u16),
+    /// It is answered with these, and closed as it asked.
+    Served(&'static [u16]),
+    /// It is closed without a word.
+    Closed,
+}
+
+#[tokio::test]
+async fn what_is_not_http_is_refused_and_costs_nobody_anything() {
+    use Fate::{Closed, Refused, Served};
     let world = World::with(strict());
     let served = world.serve().await;
-    let long_header = format!(
-        "GET / HTTP/1.1\r\nhost: it\r\nx: {}\r\n\r\n",
-        "y".repeat(100_000)
-    );
-    let many_headers = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(1000));
-    let cases: [&[u8]; 8] = [
-        b"\0\0\0\0\r\n\r\n",
-        b"GET\r\n\r\n",
-        b"GET / HTTP/9.9\r\n\r\n",
-        b"POST /orders HTTP/1.1\r\nhost: it\r\ncontent-length: -1\r\n\r\n",
-        b"POST /orders HTTP/1.1\r\nhost: it\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello",
-        b"POST /orders HTTP/1.1\r\nhost: it\r\ntransfer-encoding: chunked\r\ncontent-type: application/json\r\n\r\nzz\r\n",
-        long_header.as_bytes(),
-        many_headers.as_bytes(),
+    let json = "POST /orders HTTP/1.1\r\nhost: it\r\ncontent-type: application/json\r\n";
+    let with_body = |head: &str| format!("{json}{head}").into_bytes();
+    let text = |text: &str| text.as_bytes().to_vec();
+    let cases: Vec<(&str, Vec<u8>, Fate)> = vec![
+        ("nothing at all", vec![], Closed),
+        ("line ends alone", text("\r\n\r\n\r\n"), Closed),
+        ("half a request line", text("GET /live"), Closed),
+        (
+            "half a head",
+            text("GET /livez HTTP/1.1\r\nhost: it\r\nx"),
+            Closed,
+        ),
+        ("no request line", text("\0\0\0\0\r\n\r\n"), Refused(400)),
+        (
+            "TLS to a port without",
+            vec![0x16, 3, 1, 0, 5, 1, 0, 0, 1, 0],
+            Refused(400),
+        ),
+        ("a method alone", text("GET\r\n\r\n"), Refused(400)),
+        ("no version", text("GET /livez\r\n\r\n"), Refused(400)),
+        (
+            "a version of no year",
+            text("GET /livez HTTP/9.9\r\n\r\n"),
+            Refused(400),
+        ),
+        ("HTTP/2", text("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), Closed),
+        (
+            "a method with a space before it",
+            text(" GET /livez HTTP/1.1\r\nhost: it\r\n\r\n"),
+            Refused(400),
+        ),
+        (
+            "a NUL in the path",
+            text("GET /li\0vez HTTP/1.1\r\nhost: it\r\n\r\n"),
+            Refused(400),
+        ),
+        (
+            "a NUL in a header",
+            text("GET /livez HTTP/1.1\r\nhost: it\r\nx: a\0b\r\n\r\n"),
+            Refused(400),
+        ),
+        (
+            "a header without a colon",
+            text("GET /livez HTTP/1.1\r\nhost it\r\n\r\n"),
+            Refused(400),
+        ),
+        (
+            "a space before the colon",
+            text("GET /livez HTTP/1.1\r\nhost : it\r\n\r\n"),
+            Refused(400),
+        ),
+        (
+            "a folded header",
+            text("GET /livez HTTP/1.1\r\nhost: it\r\nx: a\r\n b\r\n\r\n"),
+            Refused(400),
+        ),
+        (
+            "a long path",
+            text(&format!("GET /{} HTTP/1.1\r\n\r\n", "p".repeat(100_000))),
+            Refused(414),
+        ),
+        (
+            "a huge header",
+            text(&format!(
+                "GET / HTTP/1.1\r\nx: {}\r\n\r\n",
+                "y".repeat(200_000)
+            )),
+            Refused(431),
+        ),
+        (
+            "a thousand headers",
+            text(&format!(
+                "GET / HTTP/1.1\r\n{}\r\n",
+                "a: b\r\n".repeat(1000)
+            )),
+            Refused(431),
+        ),
+        (
+            "a negative length",
+            with_body("content-length: -1\r\n\r\n"),
+            Refused(400),
+        ),
+        (
+            "a signed length",
+            with_body("content-length: +5\r\n\r\nhello"),
+            Refused(400),
+        ),
+        (
+            "a length beyond 64 bits",
+            with_body("content-length: 99999999999999999999\r\n\r\n"),
+            Refused(400),
+        ),
+        (
+            "two lengths",
+            with_body("content-length: 5\r\ncontent-length: 6\r\n\r\nhello"),
+            Refused(400),
+        ),
+        (
+            "a list of lengths",
+            with_body("content-length: 5, 6\r\n\r\nhello"),
+            Refused(400),
+        ),
+        (
+            "a length over the limit",
+            with_body("content-length: 999999999\r\n\r\n"),
+            Refused(413),
+        ),
+        (
+            "a body that ends early",
+            with_body("content-length: 100\r\n\r\n{"),
+            Refused(400),
+        ),
+        (
+            "an unknown coding",
+            with_body("transfer-encoding: gzip\r\n\r\n"),
+            Refused(400),
+        ),
+        (
+            "a coding behind chunked",
+            with_body("transfer-encoding: chunked, gzip\r\n\r\n"),
+            Refused(400),
+        ),
+        (
+            "a chunk without a size",
+            with_body("transfer-encoding: chunked\r\n\r\nzz\r\n"),
+            Refused(400),
+        ),
+        (
+            "a chunk beyond 64 bits",
+            with_body("transfer-encoding: chunked\r\n\r\nfffffffffffffffff\r\n"),
+            Refused(400),
+        ),
+        (
+            "a chunk over the limit",
+            with_body("transfer-encoding: chunked\r\n\r\n7fffffff\r\nx"),
+            Refused(400),
+        ),
+        (
+            "a chunk longer than its size",
+            with_body("transfer-encoding: chunked\r\n\r\n1\r\n{}\r\n0\r\n\r\n"),
+            Refused(400),
+        ),
+        // RFC 9112, 6.1: the coding counts, the length does not.
+        (
+            "a length beside a coding",
+            with_body(
+                "content-length: 2\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\nGET /livez HTTP/1.1\r\nhost: it\r\n\r\n",
+            ),
+            Refused(400),
+        ),
+        (
+            "line feeds alone",
+            text("GET /livez HTTP/1.1\nhost: it\nconnection: close\n\n"),
+            Served(&[200]),
+        ),
+        (
+            "HTTP/1.0",
+            text("GET /livez HTTP/1.0\r\n\r\n"),
+            Served(&[200]),
+        ),
+        (
+            "three requests at once",
+            [
+                get("/livez", "keep-alive"),
+                get("/nowhere", "keep-alive"),
+                get("/livez", "close"),
+            ]
+            .concat(),
+            Served(&[200, 404, 200]),
+        ),
+        (
+            "a good request before a bad one",
+            [get("/livez", "keep-alive"), text("\0\r\n\r\n")].concat(),
+            Served(&[200, 400]),
+        ),
     ];
-    for case in cases {
-        let answer = exchange(&served, case).await;
-        let refused = answer.is_empty() || answer.starts_with("HTTP/1.1 4");
-        assert!(
-            refused,
-            "{:?}: {answer}",
-            String::from_utf8_lossy(&case[..case.len().min(80)])
-        );
+    for (what, bytes, fate) in cases {
+        let mut stream = connect(&served).await;
+        stream.write_all(&bytes).await.unwrap();
+        // Nothing more comes: whatever waits for it has to see that.
+        stream.shutdown().await.unwrap();
+        let answer = read_to_end(&mut stream).await;
+        let statuses: Vec<u16> = answer
+            .split("HTTP/1.")
+            .skip(1)
+            .map(|answer| answer[2..5].parse().unwrap())
+            .collect();
+        match fate {
+            Refused(status) => assert_eq!(statuses, [status], "{what}: {answer}"),
+            Served(expected) => assert_eq!(statuses, expected, "{what}: {answer}"),
+            Closed => assert_eq!(answer, "", "{what}"),
+        }
         assert_alive(&served).await;
     }
+    // Every thread that works for requests still does.
+    let id = world.place().await;
+    world
+        .get(&format!("/orders/{id}"))
+        .await
+        .expect(StatusCode::OK);
 }
 
 #[tokio::test]
@@ -165,67 +408,6 @@ async fn a_body_over_the_limit_is_refused_before_it_is_sent() {
                  content-length: 999999999\r\n\r\n";
     let answer = exchange(&served, head).await;
     assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_knows_the_certificate_speaks_tls() {
-    let directory = tempfile::tempdir().unwrap();
-    let (certificate, key) = (
-        directory.path().join("cert.pem"),
-        directory.path().join("key.pem"),
-    );
-    let made = Command::new("openssl")
-        .args([
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-        ])
-        .args(["-nodes", "-days", "2", "-subj", "/CN=localhost"])
-        .args(["-addext", "subjectAltName=DNS:localhost"])
-        .arg("-keyout")
-        .arg(&key)
-        .arg("-out")
-        .arg(&certificate)
-        .output();
-    if !made.is_ok_and(|made| made.status.success()) {
-        eprintln!("LEFT OUT: `openssl` is not installed, so TLS was not tried");
-        return;
-    }
-    let unfit = Tls::from_pem_files(&key, &certificate).expect_err("the files are swapped");
-    assert!(unfit.to_string().contains("key.pem"), "{unfit}");
-    let config = ApiConfig {
-        tls: Some(Tls::from_pem_files(&certificate, &key).unwrap()),
-        ..config()
-    };
-    let world = World::with(config);
-    let served = world.serve().await;
-    let curl = |trust: &[&std::ffi::OsStr]| {
-        let mut curl = Command::new("curl");
-        curl.args(["-s", "--max-time", "20"]).args(trust);
-        curl.arg(format!("https://localhost:{}/livez", served.address.port()));
-        curl.arg("--resolve")
-            .arg(format!("localhost:{}:127.0.0.1", served.address.port()));
-        async move {
-            tokio::task::spawn_blocking(move || curl.output().unwrap())
-                .await
-                .unwrap()
-        }
-    };
-    let trusting = curl(&["--cacert".as_ref(), certificate.as_ref()]).await;
-    assert_eq!(
-        String::from_utf8_lossy(&trusting.stdout),
-        "ok\n",
-        "{trusting:?}"
-    );
-    assert!(
-        !curl(&[]).await.status.success(),
-        "a stranger's certificate is believed"
-    );
-    let plain = exchange(&served, GET).await;
-    assert!(!plain.starts_with("HTTP/1.1 200"), "{plain}");
 }
 
 #[tokio::test]
@@ -249,4 +431,74 @@ async fn the_shutdown_finishes_what_is_open_and_takes_no_more() {
         TcpStream::connect(served.address).await.is_err(),
         "a stopped service accepts"
     );
+}
+
+/// An order whose event fills a good part of a connection's buffers.
+fn a_large_order() -> serde_json::Value {
+    let mut order = an_order();
+    for number in 0..32 {
+        order["metadata"][format!("note-{number}")] = "x".repeat(512).into();
+    }
+    order["metadata"].as_object_mut().unwrap().remove("channel");
+    order
+}
+
+/// A feed with far more to tell than the machine keeps for a reader that does not read.
+async fn unread_feed(world: &World, served: &Served) -> TcpStream {
+    for _ in 0..600 {
+        world
+            .post("/orders", &a_large_order())
+            .await
+            .expect(StatusCode::CREATED);
+    }
+    // A reader of little memory of its own.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut feed = socket.connect(served.address).await.unwrap();
+    feed.write_all(&get("/events", "keep-alive")).await.unwrap();
+    let mut answer = [0; 12];
+    feed.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
+    feed
+}
+
+#[tokio::test]
+async fn a_feed_that_nobody_reads_is_cut_off_and_gives_its_place_back() {
+    let config = ApiConfig {
+        feeds_max: 1,
+        ..strict()
+    };
+    let world = World::with(config);
+    let served = world.serve().await;
+    let _unread = unread_feed(&world, &served).await;
+    for _ in 0..ATTEMPTS {
+        let mut next = connect(&served).await;
+        next.write_all(&get("/events?from=end", "close"))
+            .await
+            .unwrap();
+        let mut answer = [0; 12];
+        next.read_exact(&mut answer).await.unwrap();
+        if &answer == b"HTTP/1.1 200" {
+            return;
+        }
+        assert_eq!(&answer, b"HTTP/1.1 503");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("a feed that nobody reads keeps its place");
+}
+
+#[tokio::test]
+async fn the_shutdown_does_not_wait_for_who_does_not_read() {
+    let never = Duration::from_secs(3600);
+    let config = ApiConfig {
+        request_timeout: never,
+        drain_timeout: never,
+        ..config()
+    };
+    let world = World::with(config);
+    let served = world.serve().await;
+    let _unread = unread_feed(&world, &served).await;
+    served.stop.send(()).unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(60), served.ended);
+    ended.await.expect("the service ends").unwrap().unwrap();
 }

@@ -56,6 +56,103 @@ async fn with_tokens_configured_a_request_needs_the_right_one() {
 }
 
 #[tokio::test]
+async fn every_way_in_asks_for_its_own_scope() {
+    let config = ApiConfig {
+        tokens: vec![
+            token("reads", &[Scope::Read]),
+            token("writes", &[Scope::Write]),
+            token("operates", &[Scope::Admin]),
+        ],
+        ..config()
+    };
+    let world = World::with(config);
+    let id = "0199c82c-7a1b-7c3d-8e4f-5a6b7c8d9e0f";
+    for (method, path, right) in [
+        ("GET", format!("/orders/{id}"), "reads"),
+        ("GET", format!("/orders/{id}/events"), "reads"),
+        ("GET", "/events".to_owned(), "reads"),
+        ("GET", "/metrics".to_owned(), "reads"),
+        ("POST", "/orders".to_owned(), "writes"),
+        ("POST", "/orders/bulk".to_owned(), "writes"),
+        ("POST", format!("/orders/{id}/confirm"), "writes"),
+        ("DELETE", format!("/orders/{id}/lines/1"), "writes"),
+        ("GET", "/projections".to_owned(), "operates"),
+        ("POST", "/projections/orders/pause".to_owned(), "operates"),
+        ("GET", "/outbox".to_owned(), "operates"),
+        ("GET", "/outbox/dead".to_owned(), "operates"),
+        ("POST", "/outbox/dead/redrive".to_owned(), "operates"),
+    ] {
+        let status = async |token: Option<&str>| {
+            let mut request = Request::builder().method(method).uri(&path);
+            if let Some(token) = token {
+                request = request.header("authorization", format!("Bearer {token}"));
+            }
+            // The body of a feed has no end.
+            let answer = world.send(request.body(Body::empty()).unwrap()).await;
+            answer.status()
+        };
+        for token in [None, Some("nobody")] {
+            assert_eq!(status(token).await, StatusCode::UNAUTHORIZED, "{path}");
+        }
+        for token in ["reads", "writes", "operates"] {
+            let refused = matches!(
+                status(Some(token)).await,
+                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
+            );
+            assert_eq!(refused, token != right, "{token} at {method} {path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_key_belongs_to_who_used_it() {
+    let clerk = |text: &str, name: &str| {
+        let digest = Sha256::digest(text)
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<String>();
+        BearerToken::new(name, &digest, &[Scope::Read, Scope::Write]).unwrap()
+    };
+    let config = ApiConfig {
+        tokens: vec![
+            clerk("a1", "shop a"),
+            clerk("a2", "shop a"),
+            clerk("b1", "shop b"),
+        ],
+        ..config()
+    };
+    let world = World::with(config);
+    let place = async |token: &str, order: &serde_json::Value| {
+        let request = Request::post("/orders")
+            .header("content-type", "application/json")
+            .header("idempotency-key", "checkout-17")
+            .header("authorization", format!("Bearer {token}"));
+        let request = request.body(Body::from(order.to_string())).unwrap();
+        world.ask(request).await
+    };
+    let mut other = an_order();
+    other["customer_id"] = json!("someone else");
+
+    let of_a = place("a1", &an_order()).await.expect(StatusCode::CREATED);
+    let of_b = place("b1", &other).await.expect(StatusCode::CREATED);
+    assert!(!of_b.headers.contains_key("idempotency-replayed"));
+
+    // The successor of a token is the same caller.
+    let again = place("a2", &an_order()).await.expect(StatusCode::CREATED);
+    assert_eq!(again.header("idempotency-replayed"), "true");
+    assert_eq!(again.text, of_a.text);
+    let mistaken = place("b1", &an_order()).await;
+    let mistaken = mistaken.expect(StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(mistaken.json()["code"], "idempotency-mismatch");
+
+    // Whose it is, is nobody's business: not even an order's own history shows it.
+    let path = format!("{}/events", of_a.header("location"));
+    let request = Request::get(path).header("authorization", "Bearer b1");
+    let events = world.ask(request.body(Body::empty()).unwrap()).await;
+    assert!(!events.text.contains("checkout-17"), "{events:?}");
+}
+
+#[tokio::test]
 async fn where_a_precondition_is_required_its_absence_is_told() {
     let config = ApiConfig {
         require_if_match: true,

@@ -13,4 +13,5 @@ mod feed;
 mod guards;
 mod history;
 mod reads;
+mod tls;
 mod world;

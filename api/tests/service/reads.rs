@@ -1,11 +1,14 @@
 //! Reading orders: the same bytes as the command's answer, pages that miss nothing, waits that tell the truth.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
+use order_log::Durability;
 use order_projector_workers::Projection;
 use serde_json::json;
 
-use crate::world::{World, an_order};
+use crate::world::{World, an_order, config};
 
 #[tokio::test]
 async fn a_read_shows_the_bytes_of_the_commands_answer() {
@@ -108,6 +111,58 @@ async fn an_order_that_was_acknowledged_is_never_missed() {
             .expect(StatusCode::OK);
         assert_eq!(read.text, placed.text);
     }
+}
+
+#[tokio::test]
+async fn an_order_acknowledged_before_its_sync_is_never_missed() {
+    for durability in [
+        Durability::Interval(Duration::from_millis(20)),
+        Durability::Os,
+    ] {
+        let world = World::lasting(config(), durability);
+        for _ in 0..10 {
+            let placed = world
+                .post("/orders", &an_order())
+                .await
+                .expect(StatusCode::CREATED);
+            let path = placed.header("location");
+            let read = world.get(path).await.expect(StatusCode::OK);
+            assert_eq!(read.text, placed.text, "{durability}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_acknowledged_and_not_synced_is_behind_and_not_absent() {
+    // The sync comes when the world ends.
+    let world = World::lasting(config(), Durability::Interval(Duration::from_secs(60)));
+    let placed = world
+        .post("/orders", &an_order())
+        .await
+        .expect(StatusCode::CREATED);
+    let path = placed.header("location");
+    for path in [
+        path.to_owned(),
+        format!("{path}/events"),
+        format!("{path}?at_version=1"),
+        format!("{path}?as_of=2999-01-01T00:00:00Z"),
+    ] {
+        let request = Request::get(&path).header("prefer", "wait=0");
+        let behind = world.ask(request.body(Body::empty()).unwrap()).await;
+        let behind = behind.expect(StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(behind.json()["code"], "read-model-behind", "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_wait_for_a_version_that_does_not_come_ends_as_behind() {
+    let world = World::new();
+    let id = world.place().await;
+    let request = Request::get(format!("/orders/{id}?min_version=2")).header("prefer", "wait=1");
+    let behind = world.ask(request.body(Body::empty()).unwrap()).await;
+    let behind = behind.expect(StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(behind.json()["code"], "read-model-behind");
+    assert!(behind.headers.contains_key("retry-after"));
 }
 
 #[tokio::test]

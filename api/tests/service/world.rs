@@ -8,7 +8,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use axum::response::Response;
 use http_body_util::BodyExt;
-use order_api::{Api, ApiConfig, ApiParts};
+use order_api::{Api, ApiConfig, ApiParts, Endpoints, Listener};
 use order_command_workers::{
     CommandWorkers, CommandWorkersConfig, IdempotencyEntry, OrderSnapshot, SnapshotError, Snapshots,
 };
@@ -92,12 +92,17 @@ impl World {
     }
 
     pub(crate) fn with(config: ApiConfig) -> Self {
+        Self::lasting(config, Durability::Always)
+    }
+
+    /// With another idea of when a write counts as done.
+    pub(crate) fn lasting(config: ApiConfig, durability: Durability) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let log_config = SegmentedConfig::new(
             directory.path().join("log"),
             *b"a log for tests!",
             PARTITIONS,
-            Durability::Always,
+            durability,
         );
         let log = SegmentedLog::open(log_config, Arc::new(RealDisk)).unwrap();
         let registry = Registry::new();
@@ -183,6 +188,29 @@ impl World {
         }
     }
 
+    /// Serves clients and operators on a socket each, until it is dropped.
+    pub(crate) async fn serve_apart(&self) -> ServedApart {
+        let mut sockets = Vec::new();
+        for endpoints in [Endpoints::Public, Endpoints::Admin] {
+            let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            sockets.push(Listener { socket, endpoints });
+        }
+        let [public, admin] = [0, 1].map(|at: usize| sockets[at].socket.local_addr().unwrap());
+        let (stop, stopped) = oneshot::channel::<()>();
+        let api = self.api.clone();
+        tokio::spawn(async move {
+            order_api::serve(sockets, api, async {
+                let _dropped = stopped.await;
+            })
+            .await
+        });
+        ServedApart {
+            public,
+            admin,
+            _stop: stop,
+        }
+    }
+
     /// The answer as it comes, its body unread.
     pub(crate) async fn send(&self, request: Request<Body>) -> Response {
         self.api.clone().oneshot(request).await.unwrap()
@@ -225,6 +253,13 @@ impl Drop for World {
         self.commands.stop();
         self.projector.stop();
     }
+}
+
+/// A service that listens for clients here and for operators there.
+pub(crate) struct ServedApart {
+    pub(crate) public: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    _stop: oneshot::Sender<()>,
 }
 
 /// A service that listens.

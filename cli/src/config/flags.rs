@@ -38,6 +38,12 @@ pub(crate) struct ServiceFlags {
     /// Serve other machines although nobody has to say who they are
     #[arg(long)]
     insecure: bool,
+    /// PEM file with the certificate to speak TLS with, and those that vouch for it [default: no TLS]
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_certificate: Option<PathBuf>,
+    /// PEM file with the certificate's private key
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    tls_key: Option<PathBuf>,
     /// Partitions of a new log; an existing one keeps its own [default: 4]
     #[arg(long, value_name = "COUNT")]
     partitions: Option<u16>,
@@ -101,6 +107,16 @@ impl ServiceFlags {
                 .map(|it| Setting::from_flag("admin-listen", "admin_listen", it)),
             self.insecure
                 .then(|| Setting::from_flag("insecure", "insecure", true)),
+            self.tls_certificate.as_deref().map(|it| {
+                Setting::from_flag(
+                    "tls-certificate",
+                    "api.tls.certificate",
+                    it.to_string_lossy().into_owned(),
+                )
+            }),
+            self.tls_key.as_deref().map(|it| {
+                Setting::from_flag("tls-key", "api.tls.key", it.to_string_lossy().into_owned())
+            }),
             self.partitions
                 .map(|it| Setting::from_flag("partitions", "partitions", it)),
             self.store

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use figment::Figment;
-use order_api::{ApiConfig, BearerToken, Scope, check_listen};
+use order_api::{ApiConfig, BearerToken, Scope, Tls, check_listen};
 use order_log::segmented::SegmentedConfig;
 use order_outbox::OutboxConfig;
 use order_partitioner::Partitioner;
@@ -89,6 +89,25 @@ pub(crate) struct Api {
     pub(crate) require_if_match: bool,
     /// Who may use the API; without any, everybody who reaches it.
     pub(crate) tokens: Vec<Token>,
+    /// What to prove the service with. Absent: HTTP is not encrypted.
+    pub(crate) tls: Option<TlsFiles>,
+}
+
+/// Two PEM files; a changed pair is taken over without a restart.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TlsFiles {
+    /// The certificate and those that vouch for it, the service's own first.
+    certificate: PathBuf,
+    /// The certificate's private key. Nobody but its owner and group may read it.
+    key: PathBuf,
+}
+
+impl TlsFiles {
+    fn read(&self) -> Result<Tls, Failure> {
+        Tls::from_pem_files(&self.certificate, &self.key)
+            .map_err(|error| usage!("configuration: `api.tls`: {error}"))
+    }
 }
 
 /// A bearer token, known by its hash alone.
@@ -182,6 +201,7 @@ impl Default for Config {
                 read_patience_ms: 1_000,
                 require_if_match: false,
                 tokens: Vec::new(),
+                tls: None,
             },
             log: Log {
                 segment_bytes_max: SegmentedConfig::SEGMENT_BYTES_MAX_DEFAULT,
@@ -235,10 +255,15 @@ impl Config {
         Duration::from_millis(self.api.drain_timeout_ms)
     }
 
-    /// The API's part of the configuration; limits that are not settings stay as the API has them.
+    fn tokens(&self) -> Result<Vec<BearerToken>, Failure> {
+        self.api.tokens.iter().map(Token::parse).collect()
+    }
+
+    /// The API's part of the configuration; limits that are not settings stay as the API has them. Reads the certificate
+    /// and its key.
     ///
     /// # Errors
-    /// A usage failure for a token that is none.
+    /// A usage failure for a token that is none, and for a certificate that does not fit.
     pub(crate) fn api(&self) -> Result<ApiConfig, Failure> {
         let defaults = ApiConfig::default();
         Ok(ApiConfig {
@@ -252,12 +277,8 @@ impl Config {
             },
             read_patience: Duration::from_millis(self.api.read_patience_ms),
             require_if_match: self.api.require_if_match,
-            tokens: self
-                .api
-                .tokens
-                .iter()
-                .map(Token::parse)
-                .collect::<Result<_, _>>()?,
+            tokens: self.tokens()?,
+            tls: self.api.tls.as_ref().map(TlsFiles::read).transpose()?,
             idempotency_retention: self.idempotency_retention(),
             ..defaults
         })
@@ -335,7 +356,7 @@ impl Config {
         if let Err(error) = self.outbox.validate() {
             return Err(usage!("configuration: {error}"));
         }
-        let tokens = self.api()?.tokens;
+        let tokens = self.tokens()?;
         for (path, address) in [
             ("listen", Some(self.listen)),
             ("admin_listen", self.admin_listen),
