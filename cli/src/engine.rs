@@ -7,7 +7,8 @@ use order_domain::EventKind;
 use order_log::disk::{Disk, RealDisk};
 use order_log::jsonl::{JsonlConfig, JsonlLog};
 use order_log::segmented::{SegmentedConfig, SegmentedLog};
-use order_log::{Durability, EventLog};
+use order_log::{Durability, EventLog, LogError};
+use order_partitioner::Partitioner;
 
 use crate::config::{Config, Store};
 use crate::data_directory::DataDirectory;
@@ -122,8 +123,27 @@ fn jsonl_config(directory: &Path, manifest: &Manifest) -> JsonlConfig {
         path: jsonl_file(directory),
         partitions: manifest.partitions,
         durability: Durability::Always,
-        type_names: |number| EventKind::from_number(number).map_or("Unknown", EventKind::name),
+        type_names: type_name,
     }
+}
+
+/// Opens a file of JSON lines that belongs to no data directory, for reading, whatever partitions are in it.
+///
+/// # Errors
+/// [`LogError::Incompatible`] with the number of the first line that is no record.
+pub(crate) fn open_lines(path: &Path) -> Result<JsonlLog, LogError> {
+    let config = JsonlConfig {
+        path: path.to_owned(),
+        partitions: Partitioner::PARTITIONS_MAX,
+        durability: Durability::Always,
+        type_names: type_name,
+    };
+    JsonlLog::open_read_only(config, &disk())
+}
+
+/// The name of an event type's number.
+pub(crate) fn type_name(number: u16) -> &'static str {
+    EventKind::from_number(number).map_or("Unknown", EventKind::name)
 }
 
 /// Where the JSONL log of a data directory is.

@@ -66,6 +66,19 @@ struct FormatOnly {
 }
 
 impl Manifest {
+    /// Of a new log, not written anywhere yet.
+    pub(crate) fn new(partitions: u16, store: Store) -> Self {
+        Self {
+            format: FORMAT,
+            log_id: uuid::Uuid::now_v7(),
+            partitions,
+            hash: HASH_NAME.to_owned(),
+            store,
+            created_at: jiff::Timestamp::now(),
+            rewritten: None,
+        }
+    }
+
     /// Reads the manifest of an existing data directory.
     ///
     /// # Errors
@@ -213,15 +226,10 @@ impl Manifest {
                 directory.display()
             ));
         }
-        let manifest = Self {
-            format: FORMAT,
-            log_id: uuid::Uuid::now_v7(),
-            partitions: partitions.unwrap_or(PARTITIONS_DEFAULT),
-            hash: HASH_NAME.to_owned(),
-            store: store.unwrap_or(Store::Segmented),
-            created_at: jiff::Timestamp::now(),
-            rewritten: None,
-        };
+        let manifest = Self::new(
+            partitions.unwrap_or(PARTITIONS_DEFAULT),
+            store.unwrap_or(Store::Segmented),
+        );
         manifest.write(directory)?;
         Ok(manifest)
     }

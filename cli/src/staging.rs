@@ -209,7 +209,9 @@ impl Journal {
 
     fn write(&self, data_dir: &Path) -> Result<(), Failure> {
         let text = serde_json::to_string_pretty(self).context("encode the switch")?;
-        write_durably(data_dir, JOURNAL_DRAFT, JOURNAL, text.as_bytes())
+        // Beside what it decides on: until it has its name it is as much garbage as that.
+        let draft = format!("{}/{JOURNAL_DRAFT}", self.staging);
+        write_durably(data_dir, &draft, JOURNAL, text.as_bytes())
     }
 
     /// Every step can be repeated after a kill at any point of it.

@@ -22,4 +22,5 @@ mod tests;
 mod timestamp;
 mod writer;
 
+pub use line::write_frame;
 pub use store::{JsonlConfig, JsonlLog};

@@ -9,7 +9,7 @@ use rusqlite::{Connection, OpenFlags};
 use crate::dead_letters::{DeadLetters, HeldEvent, Inspection};
 use crate::ledger::Ledger;
 use crate::log_event::events_of;
-use crate::store::unsigned;
+use crate::store::{Store, unsigned};
 use crate::{EventId, OutboxError};
 
 /// The cursors in a copy of an outbox's store, by partition; changes nothing.
@@ -52,6 +52,18 @@ impl OfflineOutbox {
             ledger,
             dead_letters,
         }))
+    }
+
+    /// Makes the store of a log that was told before it came here: each partition is read from its cursor on. Durable on
+    /// return.
+    ///
+    /// # Errors
+    /// Whatever SQLite said.
+    pub fn create(data_dir: &Path, cursors: &[Offset]) -> Result<(), OutboxError> {
+        let partitions = u16::try_from(cursors.len()).unwrap_or(u16::MAX);
+        let mut store = Store::open(data_dir, partitions)?;
+        store.replace_cursors(cursors)?;
+        store.commit()
     }
 
     /// The cursors, by partition: the offset after the last event that is delivered, being retried or dead.

@@ -5,6 +5,8 @@
 //! the data directory's lock like a service does.
 
 mod dump;
+mod export;
+mod import;
 mod list;
 mod repartition;
 mod verify;
@@ -20,6 +22,8 @@ pub(crate) enum Command {
     Dump(dump::Arguments),
     Verify(verify::Arguments),
     Repartition(repartition::Arguments),
+    Export(export::Arguments),
+    Import(import::Arguments),
 }
 
 /// Runs the subcommand.
@@ -32,5 +36,7 @@ pub(crate) fn run(command: &Command) -> Result<(), Failure> {
         Command::Dump(arguments) => dump::run(arguments),
         Command::Verify(arguments) => verify::run(arguments),
         Command::Repartition(arguments) => repartition::run(arguments),
+        Command::Export(arguments) => export::run(arguments),
+        Command::Import(arguments) => import::run(arguments),
     }
 }

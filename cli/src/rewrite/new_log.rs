@@ -9,6 +9,7 @@ use order_log::{
 };
 
 use super::OwnedFrame;
+use crate::config::Store;
 use crate::engine;
 use crate::failure::Failure;
 use crate::manifest::Manifest;
@@ -56,7 +57,11 @@ impl NewLog {
             })
         });
         let targets = targets.collect::<Result<Vec<_>, LogError>>()?;
-        let gathered_max = (GATHERED_BYTES / targets.len().max(1)).max(GATHERED_BYTES_LEAST);
+        let gathered_max = match manifest.store {
+            Store::Segmented => (GATHERED_BYTES / targets.len().max(1)).max(GATHERED_BYTES_LEAST),
+            // One file for all partitions: its lines stand in the order the frames came in.
+            Store::Jsonl => 0,
+        };
         Ok(Self {
             log,
             targets,

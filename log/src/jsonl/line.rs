@@ -22,6 +22,22 @@ use crate::{AppendTime, Key, Offset, PartitionId, RecordTag};
 /// Longest line: the longest record and everything around it.
 pub(super) const LINE_BYTES_MAX: usize = FRAME_BODY_BYTES_MAX + 4 * 1024;
 
+/// Appends the lines of a frame as they stand in the file of the JSONL log: for tools that write such a file.
+///
+/// # Panics
+/// If a record is not one JSON value without a newline.
+pub fn write_frame(
+    partition: PartitionId,
+    frame: &Frame<'_>,
+    type_names: fn(u16) -> &'static str,
+    out: &mut Vec<u8>,
+) {
+    for (index, record) in (0..).zip(frame.records()) {
+        let type_name = type_names(record.tag.event_type);
+        write(partition, frame, &record, index, type_name, out);
+    }
+}
+
 /// Appends the line of the record at `index` of `frame`, newline included.
 ///
 /// # Panics

@@ -2,8 +2,8 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use super::flusher::Flusher;
 use super::reader::JsonlReader;
@@ -139,6 +139,43 @@ impl JsonlLog {
             flusher: None,
             is_read_only: true,
         })
+    }
+
+    /// Bytes of the file that are whole frames; what is behind them is an append that was not finished.
+    #[must_use]
+    pub fn whole_bytes(&self) -> u64 {
+        self.shared.synced()
+    }
+
+    /// The number of the line, from 1, that holds a record, or of the line behind the last whole one for an offset that is
+    /// not there. Reads the file up to it: for messages to people.
+    ///
+    /// # Errors
+    /// [`LogError::NoSuchPartition`]; [`LogError::Io`] if the file cannot be read.
+    pub fn line_number(&self, partition: PartitionId, offset: Offset) -> Result<u64, LogError> {
+        let starts = self.shared.partition(partition)?.starts.read();
+        let starts = starts.unwrap_or_else(PoisonError::into_inner);
+        let start = usize::try_from(offset.get())
+            .ok()
+            .and_then(|index| starts.get(index).copied());
+        let end = start.unwrap_or(self.whole_bytes());
+        let mut number = 1;
+        let mut chunk = vec![0; 1024 * 1024];
+        let mut position = 0;
+        while position < end {
+            let length = chunk.len().min(crate::layout::index(end - position));
+            self.shared
+                .file
+                .read_exact_at(&mut chunk[..length], position)
+                .map_err(|source| LogError::Io {
+                    action: "reading",
+                    path: self.config.path.clone(),
+                    source,
+                })?;
+            number += memchr::memchr_iter(b'\n', &chunk[..length]).count() as u64;
+            position += length as u64;
+        }
+        Ok(number)
     }
 }
 

@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::client::{Client, an_order};
 use crate::history::History;
+use crate::renames::{Run, run_killed_at_rename};
 use crate::service::{Service, run};
 use crate::stores::on_both_stores;
 use crate::waits::{caught_up, eventually};
@@ -293,6 +294,38 @@ async fn an_interrupted_backup_is_never_restored_and_can_be_begun_anew() {
     done(&backup(&data, &copy));
     done(&restore(&copy, &restored));
     assert_eq!(dump(&data), dump(&restored));
+}
+
+#[tokio::test]
+async fn a_restore_killed_at_any_rename_is_run_again_or_finished_by_the_next_start() {
+    const RENAMES_MAX: usize = 60;
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let (data, copy) = backed_up("segmented", place.path()).await;
+    let events = dump(&data);
+    let from = copy.to_str().expect("the path is UTF-8");
+    for when in 1..RENAMES_MAX {
+        let restored = place.path().join(format!("killed-at-{when}"));
+        let arguments = ["restore", "--from", from, "--data-dir"];
+        match run_killed_at_rename(&arguments, &restored, when) {
+            None => return,
+            Some(Run::Done) => {
+                assert!(when > 6, "only {when} renames were met");
+                return;
+            }
+            Some(Run::Killed) => {}
+        }
+        match Service::try_start(&restored, &[]) {
+            // It had been decided: the start has finished it.
+            Ok(service) => assert!(service.terminate().success()),
+            Err(refusal) => {
+                assert_eq!(refusal.status.code(), Some(2), "{refusal:?}");
+                assert!(refusal.message.contains("run that again"), "{refusal:?}");
+                done(&restore(&copy, &restored));
+            }
+        }
+        assert_eq!(dump(&restored), events, "killed at rename {when}");
+    }
+    panic!("a restore makes more than {RENAMES_MAX} renames");
 }
 
 #[tokio::test]

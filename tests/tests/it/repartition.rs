@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 
 use crate::client::{Answer, Client, an_order};
 use crate::history::History;
-use crate::service::{Service, binary, run, stdout_of};
+use crate::renames::{Run, run_killed_at_rename};
+use crate::service::{Service, run, stdout_of};
 use crate::stores::on_both_stores;
 use crate::waits::{caught_up, eventually};
 use crate::writers::{Dice, Ledger, Writer};
@@ -212,37 +213,6 @@ async fn from_four_partitions_to_one_to_seven_and_back_nothing_is_lost_doubled_o
     history.assert_all_was_told(data);
 }
 
-/// Runs the rewriting until its rename number `when`, and kills it there. `None` where nothing can be traced; `false` if
-/// it was done before.
-fn kill_at_rename(data: &Path, partitions: &str, when: usize) -> Option<bool> {
-    let attempt = Command::new("strace")
-        .args(["-f", "-o", "/dev/null", "true"])
-        .status();
-    if !attempt.is_ok_and(|status| status.success()) {
-        eprintln!("LEFT OUT: `strace` is missing or may not trace here, so nothing was killed");
-        return None;
-    }
-    let renames = "/^rename";
-    let status = Command::new("strace")
-        .args(["-f", "-qq", "-o", "/dev/null", "-e"])
-        .arg(format!("trace={renames}"))
-        .arg("-e")
-        .arg(format!("inject={renames}:signal=KILL:when={when}"))
-        .arg(binary())
-        .args([
-            "log",
-            "repartition",
-            "--partitions",
-            partitions,
-            "--data-dir",
-        ])
-        .arg(data)
-        .output()
-        .expect("strace runs")
-        .status;
-    Some(!status.success())
-}
-
 async fn killed_at_every_rename_the_data_are_those_of_before_or_of_after(store: &str) {
     const RENAMES_MAX: usize = 200;
     let place = tempfile::tempdir().expect("a temporary directory");
@@ -265,14 +235,15 @@ async fn killed_at_every_rename_the_data_are_those_of_before_or_of_after(store: 
             .args([&original, &data])
             .status();
         assert!(copied.is_ok_and(|status| status.success()));
-        match kill_at_rename(&data, "2", when) {
+        let arguments = ["log", "repartition", "--partitions", "2", "--data-dir"];
+        match run_killed_at_rename(&arguments, &data, when) {
             None => return,
-            Some(false) => {
+            Some(Run::Done) => {
                 assert!(events_of(&data) == events);
                 assert!(kills > 6, "only {kills} renames were met");
                 return;
             }
-            Some(true) => kills += 1,
+            Some(Run::Killed) => kills += 1,
         }
         // In turn: a service that starts, the command once more, and a look that only reads.
         if when % 3 == 0 {
