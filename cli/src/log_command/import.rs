@@ -12,7 +12,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
-use order_domain::{Event, OrderId};
+use order_domain::{Event, Idempotency, OrderId};
 use order_log::jsonl::JsonlLog;
 use order_log::{DataLock, EventLog, Offset, PartitionId, ScanLimit};
 use order_outbox::OfflineOutbox;
@@ -263,7 +263,9 @@ impl Import<'_> {
                 ));
             }
             if let (true, Some(used)) = (begins, &recorded.context.idempotency) {
-                let of_key = self.partitioner.partition_of(used.key.as_bytes());
+                let of_key = self
+                    .partitioner
+                    .partition_of(Idempotency::client_key(&used.key).as_bytes());
                 found.has_stray_keys |= of_key != home.get();
             }
         }
