@@ -58,6 +58,11 @@ impl Scope {
             | Route::Resume
             | Route::Parked
             | Route::RedriveParked
+            | Route::Rebuild
+            | Route::SwitchBack
+            | Route::DiscardOld
+            | Route::Reindex
+            | Route::CancelTask
             | Route::Outbox
             | Route::DeadLetters
             | Route::DeadLetter

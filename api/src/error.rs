@@ -89,6 +89,8 @@ problem_kinds! {
     IdempotencyInFlight = CONFLICT, "idempotency-in-flight", "A request with this key is running";
     /// The event is not dead: it is being tried again by itself.
     EventNotDead = CONFLICT, "event-not-dead", "The event is not dead";
+    /// The projection's tables, or what is being done to them, do not allow this now; `detail` says why. Nothing changed.
+    ProjectionBusy = CONFLICT, "projection-busy", "The projection cannot do this now";
     /// `If-Match` names no version that the order has. `ETag` and `current_version` tell the present one.
     VersionMismatch = PRECONDITION_FAILED, "version-mismatch", "The order has another version";
     /// `min_version` is more than the order has, and the read model has caught up: no such version exists yet.

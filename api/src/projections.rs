@@ -3,14 +3,17 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::Uri;
+use axum::http::{StatusCode, Uri};
 use order_domain::OrderId;
-use order_projector_workers::{ParkedOrder, Projection, ProjectionStatus, ReadModelError};
+use order_projector_workers::{
+    Action, Difference, DifferenceKind, KeptTables, Offset, ParkedOrder, Projection,
+    ProjectionStatus, ReadModelError, TaskStatus,
+};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::admin::{blocking, json};
-use crate::answer::Answer;
+use crate::answer::{self, Answer};
 use crate::api::Shared;
 use crate::error::{Problem, ProblemKind};
 use crate::{query, readers};
@@ -25,6 +28,9 @@ const PARKED_PAGE_MAX: usize = 1000;
 #[schema(as = Projections)]
 pub(crate) struct ProjectionsJson {
     projections: Vec<ProjectionJson>,
+    /// What is being done to a projection's tables, or was last since the start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    task: Option<TaskJson>,
 }
 
 /// One projection over all its partitions.
@@ -33,6 +39,10 @@ pub(crate) struct ProjectionsJson {
 pub(crate) struct ProjectionJson {
     name: &'static str,
     paused: bool,
+    /// Whether the tables that a rebuild replaced are still kept.
+    old_tables: bool,
+    /// Whether there are tables of a rebuild that runs, or did not come to its end.
+    unfinished_rebuild: bool,
     partitions: Vec<ProjectionPartitionJson>,
 }
 
@@ -57,18 +67,125 @@ pub(crate) struct ProjectionPartitionJson {
     halted: Option<String>,
 }
 
-/// `GET /projections`
-pub(crate) async fn projections(State(shared): State<Arc<Shared>>) -> Result<Answer, Problem> {
-    let status = blocking(move || shared.projector.status()).await?;
-    let projections = Projection::ALL
-        .iter()
-        .map(|which| projection_json(*which, &status));
-    Ok(json(&ProjectionsJson {
-        projections: projections.collect(),
-    }))
+/// What is done to a projection's tables.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ProjectionTask)]
+pub(crate) struct TaskJson {
+    projection: &'static str,
+    /// `rebuild`, `switch-back`, `discard-old` or `reindex`.
+    action: &'static str,
+    /// `preparing`, `folding`, `comparing`, `switching`, `working`, then `done`, `stopped` or `failed`.
+    phase: &'static str,
+    /// Whether it is over.
+    over: bool,
+    /// How much of the phase is done: records while folding, rows while comparing.
+    done: u64,
+    /// How much there is to do in the phase, as far as is known.
+    total: u64,
+    elapsed_seconds: f64,
+    /// Rows that were compared with those the log says, once they were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rows_compared: Option<u64>,
+    /// How many of them differed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    differences: Option<u64>,
+    /// The first of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    first_differences: Vec<DifferenceJson>,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
 }
 
-fn projection_json(which: Projection, status: &[ProjectionStatus]) -> ProjectionJson {
+/// One row that was not what the log says.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ProjectionDifference)]
+pub(crate) struct DifferenceJson {
+    table: &'static str,
+    key: String,
+    partition: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    order_id: Option<String>,
+    /// Where in the log the last event is that the row should show.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offset: Option<u64>,
+    /// `missing`, `unexpected` or `different`.
+    kind: &'static str,
+    /// The columns that differed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    columns: Vec<&'static str>,
+}
+
+impl From<Difference> for DifferenceJson {
+    fn from(difference: Difference) -> Self {
+        let (kind, columns) = match difference.kind {
+            DifferenceKind::Missing => ("missing", Vec::new()),
+            DifferenceKind::Unexpected => ("unexpected", Vec::new()),
+            DifferenceKind::Columns(columns) => ("different", columns),
+        };
+        Self {
+            table: difference.table,
+            key: difference.key,
+            partition: difference.partition.get(),
+            order_id: difference.order.map(|order| order.to_string()),
+            offset: difference.offset.map(Offset::get),
+            kind,
+            columns,
+        }
+    }
+}
+
+impl From<TaskStatus> for TaskJson {
+    fn from(task: TaskStatus) -> Self {
+        let findings = task.findings.as_ref();
+        Self {
+            projection: task.projection.name(),
+            action: task.action.name(),
+            phase: task.phase.name(),
+            over: task.phase.is_over(),
+            done: task.done,
+            total: task.total,
+            elapsed_seconds: task.elapsed.as_secs_f64(),
+            rows_compared: findings.map(|found| found.rows),
+            differences: findings.map(|found| found.differences),
+            first_differences: task
+                .findings
+                .map(|found| found.first.into_iter().map(DifferenceJson::from).collect())
+                .unwrap_or_default(),
+            error: task.error,
+        }
+    }
+}
+
+/// `GET /projections`
+pub(crate) async fn projections(State(shared): State<Arc<Shared>>) -> Result<Answer, Problem> {
+    let all = blocking(move || {
+        let status = shared.projector.status();
+        let mut reader = shared.read_model.reader()?;
+        let projections = Projection::ALL
+            .iter()
+            .map(|which| {
+                Ok(projection_json(
+                    *which,
+                    &status,
+                    reader.kept_tables(*which)?,
+                ))
+            })
+            .collect::<Result<_, ReadModelError>>()?;
+        Ok(ProjectionsJson {
+            projections,
+            task: shared.projector.tasks().status().map(TaskJson::from),
+        })
+    });
+    let all = all.await?;
+    Ok(json(&all.map_err(|error| readers::unreadable(&error))?))
+}
+
+fn projection_json(
+    which: Projection,
+    status: &[ProjectionStatus],
+    kept: KeptTables,
+) -> ProjectionJson {
     let of_it: Vec<_> = status
         .iter()
         .filter(|status| status.projection == which)
@@ -86,6 +203,8 @@ fn projection_json(which: Projection, status: &[ProjectionStatus]) -> Projection
     ProjectionJson {
         name: which.name(),
         paused: of_it.iter().any(|status| status.paused),
+        old_tables: kept.old,
+        unfinished_rebuild: kept.unfinished,
         partitions: of_it.iter().map(partition).collect(),
     }
 }
@@ -109,8 +228,82 @@ pub(crate) async fn resume(State(shared): State<Arc<Shared>>, uri: Uri) -> Resul
 }
 
 async fn one_projection(shared: Arc<Shared>, which: Projection) -> Result<Answer, Problem> {
-    let status = blocking(move || shared.projector.status()).await?;
-    Ok(json(&projection_json(which, &status)))
+    let one = blocking(move || {
+        let status = shared.projector.status();
+        let kept = shared.read_model.reader()?.kept_tables(which)?;
+        Ok(projection_json(which, &status, kept))
+    });
+    let one = one.await?;
+    Ok(json(&one.map_err(|error: ReadModelError| {
+        readers::unreadable(&error)
+    })?))
+}
+
+/// `POST /projections/:name/rebuild`
+pub(crate) async fn rebuild(
+    State(shared): State<Arc<Shared>>,
+    uri: Uri,
+) -> Result<Answer, Problem> {
+    begin(shared, &uri, Action::Rebuild).await
+}
+
+/// `POST /projections/:name/switch-back`
+pub(crate) async fn switch_back(
+    State(shared): State<Arc<Shared>>,
+    uri: Uri,
+) -> Result<Answer, Problem> {
+    begin(shared, &uri, Action::SwitchBack).await
+}
+
+/// `POST /projections/:name/discard-old`
+pub(crate) async fn discard_old(
+    State(shared): State<Arc<Shared>>,
+    uri: Uri,
+) -> Result<Answer, Problem> {
+    begin(shared, &uri, Action::DiscardOld).await
+}
+
+/// `POST /projections/:name/reindex`
+pub(crate) async fn reindex(
+    State(shared): State<Arc<Shared>>,
+    uri: Uri,
+) -> Result<Answer, Problem> {
+    begin(shared, &uri, Action::Reindex).await
+}
+
+async fn begin(shared: Arc<Shared>, uri: &Uri, action: Action) -> Result<Answer, Problem> {
+    let which = projection_of(uri)?;
+    let task = blocking(move || {
+        let tasks = shared.projector.tasks();
+        tasks.start(which, action)?;
+        Ok(tasks.status())
+    });
+    answer_task(StatusCode::ACCEPTED, task.await?)
+}
+
+/// `POST /projections/:name/cancel`
+pub(crate) async fn cancel_task(
+    State(shared): State<Arc<Shared>>,
+    uri: Uri,
+) -> Result<Answer, Problem> {
+    let which = projection_of(&uri)?;
+    let tasks = shared.projector.tasks();
+    let cancelled = tasks.cancel(which).map(|()| tasks.status());
+    answer_task(StatusCode::OK, cancelled)
+}
+
+fn answer_task(
+    status: StatusCode,
+    task: Result<Option<TaskStatus>, ReadModelError>,
+) -> Result<Answer, Problem> {
+    let task = task.map_err(|error| match error {
+        ReadModelError::Unfit(reason) => Problem::new(ProblemKind::ProjectionBusy, reason),
+        other => Problem::internal(other.to_string()),
+    })?;
+    let task = task.ok_or_else(|| Problem::internal("a task that began is not known"))?;
+    let body =
+        serde_json::to_vec(&TaskJson::from(task)).expect("texts and numbers always serialize");
+    Ok(answer::json(status, body))
 }
 
 /// The projection that the path's second segment names.

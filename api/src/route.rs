@@ -48,6 +48,11 @@ routes! {
     Resume = "/projections/{name}/resume", "/projections/:name/resume", [Post];
     Parked = "/projections/{name}/parked", "/projections/:name/parked", [Get];
     RedriveParked = "/projections/{name}/parked/redrive", "/projections/:name/parked/redrive", [Post];
+    Rebuild = "/projections/{name}/rebuild", "/projections/:name/rebuild", [Post];
+    SwitchBack = "/projections/{name}/switch-back", "/projections/:name/switch-back", [Post];
+    DiscardOld = "/projections/{name}/discard-old", "/projections/:name/discard-old", [Post];
+    Reindex = "/projections/{name}/reindex", "/projections/:name/reindex", [Post];
+    CancelTask = "/projections/{name}/cancel", "/projections/:name/cancel", [Post];
     Outbox = "/outbox", "/outbox", [Get];
     DeadLetters = "/outbox/dead", "/outbox/dead", [Get];
     DeadLetter = "/outbox/dead/{id}", "/outbox/dead/:id", [Get];
@@ -78,6 +83,11 @@ impl Route {
                 | Self::Resume
                 | Self::Parked
                 | Self::RedriveParked
+                | Self::Rebuild
+                | Self::SwitchBack
+                | Self::DiscardOld
+                | Self::Reindex
+                | Self::CancelTask
                 | Self::Outbox
                 | Self::DeadLetters
                 | Self::DeadLetter
@@ -126,6 +136,11 @@ impl Route {
             [Some(""), None, ..] => Self::Unmatched,
             [Some(_), Some("pause"), None, _] => Self::Pause,
             [Some(_), Some("resume"), None, _] => Self::Resume,
+            [Some(_), Some("rebuild"), None, _] => Self::Rebuild,
+            [Some(_), Some("switch-back"), None, _] => Self::SwitchBack,
+            [Some(_), Some("discard-old"), None, _] => Self::DiscardOld,
+            [Some(_), Some("reindex"), None, _] => Self::Reindex,
+            [Some(_), Some("cancel"), None, _] => Self::CancelTask,
             [Some(_), Some("parked"), None, _] => Self::Parked,
             [Some(_), Some("parked"), Some("redrive"), None] => Self::RedriveParked,
             _ => Self::Unmatched,
@@ -261,7 +276,7 @@ mod tests {
                     Just("orders"), Just("bulk"), Just("confirm"), Just("pay"), Just("ship"), Just("deliver"),
                     Just("cancel"), Just("refund"), Just("lines"), Just("events"), Just("livez"),
                     Just("readyz"), Just("healthz"), Just("metrics"), Just("7"), Just(""),
-                    Just("projections"), Just("pause"), Just("resume"), Just("parked"), Just("outbox"), Just("dead"),
+                    Just("projections"), Just("pause"), Just("resume"), Just("parked"), Just("rebuild"), Just("outbox"), Just("dead"),
                     Just("redrive"), Just("docs"), Just("openapi.json"), Just("orders"), Just("orders"),
                 ],
                 1..6,

@@ -18,10 +18,12 @@ mod log_metrics;
 mod logging;
 mod manifest;
 mod print;
+mod projections_command;
 mod readiness;
 mod restore;
 mod rewrite;
 mod serve;
+mod service_client;
 mod snapshots;
 mod sql;
 mod staging;
@@ -53,6 +55,8 @@ enum Command {
     Log(log_command::Command),
     Backup(backup::Arguments),
     Restore(restore::Arguments),
+    #[command(subcommand)]
+    Projections(projections_command::Command),
     Sql(sql::Arguments),
     Config(config_command::Arguments),
 }
@@ -64,6 +68,7 @@ fn main() -> ExitCode {
         Command::Log(command) => log_command::run(&command),
         Command::Backup(arguments) => backup::run(&arguments),
         Command::Restore(arguments) => restore::run(&arguments),
+        Command::Projections(command) => projections_command::run(&command),
         Command::Sql(arguments) => sql::run(&arguments),
         Command::Config(arguments) => config_command::run(&arguments),
     };

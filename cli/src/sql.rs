@@ -204,8 +204,10 @@ struct Named {
 }
 
 fn schema(connection: &Connection, database: &str, kind: &str) -> Result<Vec<Named>, Failure> {
+    // Tables of a rebuild, and those it replaced, may be in some files only.
     let query = format!(
-        "select name, sql from {database}.sqlite_schema where type = ?1 and name not like 'sqlite_%' order by rowid"
+        "select name, sql from {database}.sqlite_schema where type = ?1 and name not like 'sqlite\\_%' escape '\\' \
+         and name not like '%\\_rebuild' escape '\\' and name not like '%\\_old' escape '\\' order by rowid"
     );
     let mut statement = connection.prepare(&query).context("list the tables")?;
     let found = statement

@@ -18,8 +18,8 @@ use crate::order_body::{
     CancelBody, EmptyBody, NewLineBody, PayBody, PlaceOrderBody, RefundBody, ShipBody,
 };
 use crate::projections::{
-    ParkedOrderJson, ParkedOrdersJson, ParkedRedrivenJson, ProjectionJson, ProjectionPartitionJson,
-    ProjectionsJson,
+    DifferenceJson, ParkedOrderJson, ParkedOrdersJson, ParkedRedrivenJson, ProjectionJson,
+    ProjectionPartitionJson, ProjectionsJson, TaskJson,
 };
 
 /// Every schema with its name in the components.
@@ -68,6 +68,8 @@ pub(super) fn all() -> Vec<(String, RefOr<Schema>)> {
     add::<ProjectionsJson>(&mut schemas);
     add::<ProjectionJson>(&mut schemas);
     add::<ProjectionPartitionJson>(&mut schemas);
+    add::<TaskJson>(&mut schemas);
+    add::<DifferenceJson>(&mut schemas);
     add::<ParkedOrdersJson>(&mut schemas);
     add::<ParkedOrderJson>(&mut schemas);
     add::<ParkedRedrivenJson>(&mut schemas);

@@ -16,6 +16,7 @@ use order_api::{ApiConfig, BearerToken, Scope, Tls, check_listen};
 use order_log::segmented::SegmentedConfig;
 use order_outbox::OutboxConfig;
 use order_partitioner::Partitioner;
+use order_projector_workers::ProjectorConfig;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use flags::{DataDirectoryFlags, ServiceFlags};
@@ -212,7 +213,7 @@ impl Default for Config {
                 lag_events_max: 200_000,
             },
             projector: Projector {
-                batch_records_max: 10_000,
+                batch_records_max: ProjectorConfig::BATCH_RECORDS_MAX_DEFAULT,
             },
             outbox: OutboxConfig::default(),
             logging: Logging {
