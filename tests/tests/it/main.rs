@@ -4,6 +4,7 @@ mod backup;
 mod bad_input;
 mod client;
 mod configuration;
+mod dashboard;
 mod documents;
 mod failing_disk;
 mod history;
