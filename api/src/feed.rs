@@ -304,7 +304,7 @@ fn read_chunk(
         }
         position.0[index] = from;
         let mut failed = None;
-        reader.scan(from, CHUNK, &mut |frame| match write_frame(
+        let reached = reader.scan(from, CHUNK, &mut |frame| match write_frame(
             &frame,
             filter,
             index,
@@ -320,6 +320,10 @@ fn read_chunk(
         })?;
         if let Some(error) = failed {
             return Err(error);
+        }
+        if position.0[index] == from {
+            // Nothing stood there but records that are declared lost.
+            position.0[index] = reached;
         }
         chunk.more |= position.0[index] < reader.durable_end();
     }

@@ -70,6 +70,30 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     unless_closed(printer.finish())
 }
 
+/// How far the read model has applied each partition: the furthest of its projections.
+///
+/// # Errors
+/// A usage failure for a directory without a read model; a failure with what SQLite said.
+pub(crate) fn checkpoints(directory: &Path) -> Result<Vec<(usize, u64)>, Failure> {
+    let mut checkpoints = Vec::new();
+    for file in read_model_files(directory)? {
+        let connection = open(std::slice::from_ref(&file))?;
+        let reading = || format!("read the checkpoints in {}", file.display());
+        let mut statement = connection
+            .prepare("select partition, max(next_offset) from Checkpoint group by partition")
+            .with_context(reading)?;
+        let rows = statement
+            .query_map([], |row| Ok((row.get::<_, u16>(0)?, row.get::<_, i64>(1)?)))
+            .with_context(reading)?;
+        for row in rows {
+            let (partition, offset) = row.with_context(reading)?;
+            let offset = u64::try_from(offset).with_context(reading)?;
+            checkpoints.push((usize::from(partition), offset));
+        }
+    }
+    Ok(checkpoints)
+}
+
 /// `read.db`, or `read-000.db` and its siblings.
 fn read_model_files(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
     let entries = std::fs::read_dir(directory)

@@ -136,9 +136,10 @@ pub trait PartitionReader: Send + Sync + Debug {
     fn wait_beyond(&self, offset: Offset, timeout: Duration) -> Offset;
 
     /// Visits the frames from `from` on, in order, each verified; stops at the durable end, at the limit, or when
-    /// `visit` breaks. Returns the offset after the last visited frame.
+    /// `visit` breaks. Returns the offset after the last visited frame, or after what a repair declared lost behind it:
+    /// lost records are passed over, so a frame may begin beyond the end of the one before.
     ///
-    /// `from` must be the base offset of a frame, or the durable end.
+    /// `from` must be the base offset of a frame, or the durable end, or among lost records.
     ///
     /// # Errors
     /// [`LogError::OutOfRange`] if `from` is beyond the durable end or before the start; [`LogError::Damaged`] where a

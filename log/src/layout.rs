@@ -15,6 +15,8 @@
 //! The header's checksum starts from the checksum of the *identity* (log id, partition), which is not stored, and covers
 //! bytes 4 to 72: base offset, epoch and body checksum among them. So bytes of another log, partition, place or time never
 //! pass. An all-zero header is the end. A frame without records is a *marker*: it only says how far the log was synced.
+//! A *void*, of a format of its own, stands where a repair found records lost: it keeps their offsets from being given
+//! again.
 
 use std::fmt;
 
@@ -22,6 +24,8 @@ use crate::mutants::{Mutant, keeps};
 
 /// Version of everything in this file.
 pub(crate) const FORMAT: u8 = 1;
+/// Format of a void: a frame that stands for lost records, from its base to the offset in its *previous* field.
+pub(crate) const FORMAT_VOID: u8 = 2;
 pub(crate) const SEGMENT_HEADER_BYTES: usize = 64;
 pub(crate) const SEGMENT_FOOTER_BYTES: usize = 64;
 pub(crate) const FRAME_HEADER_BYTES: usize = 72;
@@ -209,14 +213,19 @@ impl FrameHeader {
                 Err(FrameFault::HeaderChecksum)
             };
         }
-        if header[14] != FORMAT {
-            return if is_zero(header) {
-                Ok(None)
-            } else {
-                Err(FrameFault::Format(header[14]))
-            };
-        }
         let fields = Self::read_unchecked(header);
+        if header[14] != FORMAT {
+            if is_zero(header) {
+                return Ok(None);
+            }
+            if header[14] != FORMAT_VOID {
+                return Err(FrameFault::Format(header[14]));
+            }
+            let lost = fields.previous.is_some_and(|end| end > fields.base);
+            if !lost || fields.records > 0 || fields.body_bytes > 0 {
+                return Err(FrameFault::Records);
+            }
+        }
         let body_bytes = fields.body_bytes as usize;
         if body_bytes > FRAME_BODY_BYTES_MAX
             || fields.records > FRAME_RECORDS_MAX
@@ -252,14 +261,56 @@ impl FrameHeader {
         Ok(Some((header, body)))
     }
 
-    pub(crate) const fn is_marker(&self) -> bool {
+    /// Whether readers see nothing of the frame: a marker, or a void.
+    pub(crate) const fn is_silent(&self) -> bool {
         self.records == 0
+    }
+
+    /// Whether the frame stands for lost records.
+    pub(crate) const fn is_void(&self) -> bool {
+        self.records == 0 && self.previous.is_some()
+    }
+
+    /// How many offsets the frame takes: its records, or those it says are lost.
+    pub(crate) const fn span(&self) -> u64 {
+        match (self.records, self.previous) {
+            (0, Some(end)) => end.saturating_sub(self.base),
+            (records, _) => records as u64,
+        }
     }
 
     /// Bytes the frame takes in the segment.
     pub(crate) const fn total_bytes(&self) -> usize {
         frame_bytes(self.body_bytes as usize)
     }
+}
+
+/// A frame that says the records from `base` to `end` are lost.
+pub(crate) fn void_frame(
+    base: u64,
+    end: u64,
+    appended_at: u64,
+    epoch: u32,
+    identity: Identity,
+) -> [u8; FRAME_HEADER_BYTES] {
+    debug_assert!(end > base, "a void stands for at least one record");
+    let mut bytes = [0; FRAME_HEADER_BYTES];
+    let header = FrameHeader {
+        body_crc: crc32fast::hash(&[]),
+        body_bytes: 0,
+        records: 0,
+        base,
+        synced: 0,
+        appended_at,
+        key: [0; 16],
+        previous: Some(end),
+        sequence: 0,
+        epoch,
+    };
+    header.write_unsealed(&mut bytes);
+    bytes[14] = FORMAT_VOID;
+    seal_frame(&mut bytes, base, epoch, identity);
+    bytes
 }
 
 /// Completes a frame made by [`FrameHeader::write_unsealed`] for its place in the log.
@@ -411,6 +462,19 @@ impl SegmentHeader {
             ));
         }
         Ok(header)
+    }
+}
+
+impl SegmentHeader {
+    /// Why an intact header says that the file is another segment than its place says, if it does. A header that does not
+    /// verify says nothing.
+    pub(crate) fn foreign(bytes: &[u8], identity: Identity, base: u64) -> Option<String> {
+        let header = bytes.get(..SEGMENT_HEADER_BYTES)?;
+        if header[..8] != SEGMENT_MAGIC || u32_at(header, 8) != crc32fast::hash(&header[12..]) {
+            return None;
+        }
+        // Its length is judged by its own idea of it: a file that was cut is damaged, not foreign.
+        Self::read(bytes, identity, base, u64_at(header, 48)).err()
     }
 }
 

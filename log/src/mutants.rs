@@ -34,12 +34,22 @@ pub(crate) enum Mutant {
     EpochOrder,
     /// A new epoch at each open.
     EpochAdvance,
+    /// Noting the epoch before the first write, when the disk was too full for it at open.
+    EpochNoted,
     /// Writing unproven frames again at open.
     TailRewrite,
     /// Zeroing a torn tail.
     TailZero,
     /// Clearing the footer of a segment that is written on.
     FooterClear,
+    /// The sync of a damaged segment's copy before a repair replaces it.
+    AsideSync,
+    /// The sync of a repaired segment before it takes the damaged one's name.
+    ReplacementSync,
+    /// The sync of the directory after a repaired segment took its name.
+    ReplacementName,
+    /// Removing a damaged segment's indexes before a repair replaces it.
+    StaleIndexes,
     /// Poisoning after a failed sync.
     Poison,
     /// The lock on the data directory.
@@ -67,9 +77,22 @@ impl Mutant {
             Self::IdleMarker => "The marker of an idle log",
             Self::EpochOrder => "Refusing a frame of an older epoch behind a newer one",
             Self::EpochAdvance => "A new epoch at each open",
+            Self::EpochNoted => {
+                "Noting the epoch before the first write, when the disk was too full for it at open"
+            }
             Self::TailRewrite => "Writing unproven frames again at open",
             Self::TailZero => "Zeroing a torn tail",
             Self::FooterClear => "Clearing the footer of a segment that is written on",
+            Self::AsideSync => "The sync of a damaged segment's copy before a repair replaces it",
+            Self::ReplacementSync => {
+                "The sync of a repaired segment before it takes the damaged one's name"
+            }
+            Self::ReplacementName => {
+                "The sync of the directory after a repaired segment took its name"
+            }
+            Self::StaleIndexes => {
+                "Removing a damaged segment's indexes before a repair replaces it"
+            }
             Self::Poison => "Poisoning after a failed sync",
             Self::Lock => "The lock on the data directory",
         }

@@ -6,9 +6,15 @@ mod epoch;
 mod flusher;
 mod partition;
 mod preparer;
+mod proof;
 mod reader;
 mod recovery;
+mod repair;
+#[cfg(test)]
+mod repair_tests;
+mod salvage;
 mod segment;
+mod segment_bytes;
 #[cfg(test)]
 mod simulation;
 mod sparse_index;
@@ -31,6 +37,7 @@ use crate::{
     AppendTime, Durability, EventLog, LogError, Offset, PartitionId, PartitionReader,
     PartitionStatus, PartitionWriter, PayloadFormat,
 };
+use epoch::Epoch;
 use flusher::Flusher;
 use partition::Partition;
 use preparer::Preparer;
@@ -39,7 +46,8 @@ use recovery::{Recovered, Repair};
 use segment::Segment;
 use writer::SegmentedWriter;
 
-pub use verify::{Finding, SegmentInfo, VerifyReport};
+pub use repair::{KnownLoss, LostRange, RepairPlan, SegmentRepair};
+pub use verify::{Finding, LostRecords, SegmentInfo, VerifyReport};
 
 /// How often durability `os` syncs in the background: bounds how long a write stays invisible, promises nothing.
 const OS_SYNC_INTERVAL: Duration = Duration::from_millis(100);
@@ -116,12 +124,13 @@ impl SegmentedLog {
     /// Opens the log for writing, makes what is missing, and recovers what a crash left. The caller holds the data
     /// directory's lock ([`crate::DataLock`]).
     ///
-    /// A partition with damage before its tail opens too: it serves what is proven and takes no writes; its
-    /// [`PartitionStatus::unwritable`] says why.
+    /// A partition with damage before its tail or in a segment's header, with a bad sector in its last segment, or with a
+    /// tail that cannot be repaired opens too: it serves what is proven and takes no writes; its
+    /// [`PartitionStatus::unwritable`] says why. On a full disk every partition opens, and appends are refused with
+    /// [`LogError::StorageFull`] until there is space.
     ///
     /// # Errors
-    /// [`LogError::Damaged`] if a segment's header does not verify, [`LogError::Io`] if the disk fails,
-    /// [`LogError::Incompatible`] if the files are of another log or the configuration is out of range.
+    /// [`LogError::Io`] if the disk fails, [`LogError::Incompatible`] if the configuration is out of range.
     pub fn open(config: SegmentedConfig, disk: Arc<dyn Disk>) -> Result<Self, LogError> {
         let (first, max) = (config.segment_bytes_first, config.segment_bytes_max);
         if !(SEGMENT_BYTES_MIN <= first && first <= max && max <= SEGMENT_BYTES_MAX) {
@@ -138,14 +147,14 @@ impl SegmentedLog {
         for partition in 0..config.partitions {
             remove_leftovers(&config, &*disk, partition)?;
         }
-        let epoch = epoch::advance(&*disk, &config.directory)?;
+        let epoch = Arc::new(Epoch::advance(Arc::clone(&disk), &config.directory)?);
         let preparer = Preparer::start(config.preparation).map_err(|source| LogError::Io {
             action: "starting the background thread of",
             path: config.directory.clone(),
             source,
         })?;
         let opened = for_each_partition(config.partitions, |partition| {
-            open_partition(&config, &disk, partition, epoch, &preparer)
+            open_partition(&config, &disk, partition, &epoch, &preparer)
         })?;
         let (partitions, writers): (Vec<_>, Vec<_>) = opened
             .into_iter()
@@ -301,6 +310,7 @@ fn load_partition(
     identity: Identity,
     bases: &[u64],
     last: Recovered,
+    epoch: Option<Arc<Epoch>>,
 ) -> (Arc<Partition>, Recovered) {
     let mut segments: Vec<Arc<Segment>> = bases[..bases.len() - 1]
         .iter()
@@ -321,6 +331,7 @@ fn load_partition(
         segments,
         Offset::new(last.end),
         last.active.position,
+        epoch,
     );
     if let Some(damage) = &last.damage {
         partition.poison(damage);
@@ -334,6 +345,7 @@ fn check_junction(partition: &Partition) -> Result<Option<SegmentFooter>, LogErr
     let [.., before, last] = segments.as_slice() else {
         return Ok(None);
     };
+    before.check_header()?;
     match before.footer()? {
         Some(footer) if footer.end == last.base => Ok(Some(footer)),
         Some(footer) => Err(last.damaged(
@@ -388,7 +400,7 @@ fn open_partition(
     config: &SegmentedConfig,
     disk: &Arc<dyn Disk>,
     partition: u16,
-    epoch: u32,
+    epoch: &Arc<Epoch>,
     preparer: &Preparer,
 ) -> Result<(Arc<Partition>, SegmentedWriter), LogError> {
     let directory = config.partition_directory(partition);
@@ -412,6 +424,7 @@ fn open_partition(
             Vec::new(),
             Offset::ZERO,
             0,
+            Some(Arc::clone(epoch)),
         );
         let prepared = preparer::prepare(
             &**disk,
@@ -420,7 +433,7 @@ fn open_partition(
             &AtomicBool::new(false),
         )
         .map_err(io_error("making the first segment of"))?;
-        writer::name_segment(&first, prepared, Offset::ZERO, epoch)
+        writer::name_segment(&first, prepared, Offset::ZERO, epoch.number())
             .map_err(io_error("making the first segment of"))?;
         bases.push(0);
     }
@@ -431,16 +444,13 @@ fn open_partition(
     }
     let last_base = bases[bases.len() - 1];
     let last = recovery::recover(disk, &directory, identity, last_base, Repair::Tail)?;
-    let (partition, last) = load_partition(disk, directory, identity, &bases, last);
+    let epoch_here = Some(Arc::clone(epoch));
+    let (partition, last) = load_partition(disk, directory, identity, &bases, last, epoch_here);
     // Damage at the junction makes the partition unwritable, as damage in a frame does; the others go on.
-    let footer_before = match check_junction(&partition) {
-        Ok(footer) => footer,
-        Err(damage @ LogError::Damaged { .. }) => {
-            partition.poison(&damage);
-            None
-        }
-        Err(error) => return Err(error),
-    };
+    let footer_before = check_junction(&partition).unwrap_or_else(|damage| {
+        partition.poison(&damage);
+        None
+    });
     let last_before = footer_before.map_or(0, |footer| footer.last_append_time);
     // Above every epoch in the log, even if the file that counts them was lost.
     let epoch_before = footer_before
@@ -452,14 +462,18 @@ fn open_partition(
         active: last.active,
         durability: config.durability,
         segment_bytes_max: config.segment_bytes_max,
-        epoch: epoch.max(epoch_before.saturating_add(u32::from(keeps(Mutant::EpochAdvance)))),
+        epoch: epoch
+            .number()
+            .max(epoch_before.saturating_add(u32::from(keeps(Mutant::EpochAdvance)))),
         end: Offset::new(last.end),
         last_append_time: AppendTime::from_micros(last.last_append_time.max(last_before)),
         watermark: Offset::new(last.watermark),
         scratch: Vec::new(),
         hints: Vec::new(),
     };
-    writer.prepare_next();
+    if partition.poisoned().is_none() {
+        writer.prepare_next();
+    }
     partition
         .active_bytes
         .store(writer.active.position, Ordering::Relaxed);
@@ -486,5 +500,5 @@ fn open_partition_read_only(
         });
     };
     let last = recovery::recover(disk, &directory, identity, *last_base, Repair::Nothing)?;
-    Ok(load_partition(disk, directory, identity, &bases, last).0)
+    Ok(load_partition(disk, directory, identity, &bases, last, None).0)
 }

@@ -158,11 +158,11 @@ impl FileDispatcher {
                 ControlFlow::Continue(())
             }
         };
-        shared.scan(index, from, ScanLimit::NONE, &mut visit);
+        let reached = shared.scan(index, from, ScanLimit::NONE, &mut visit);
         match failure {
             Some(error) => Err(error),
-            // Also after a damaged frame: those before it were taken.
-            None => self.ledger.advance(partition, next),
+            // Also after a damaged frame: those before it were taken. Lost records are told by nobody.
+            None => self.ledger.advance(partition, next.max(reached)),
         }
     }
 

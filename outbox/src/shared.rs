@@ -57,23 +57,30 @@ impl Shared {
     }
 
     /// Visits what a partition has from `from` on, and shows what is wrong with it, if so. Frames before a damaged one are
-    /// visited.
+    /// visited. Returns the offset after the last of them, or after records behind it that are declared lost.
     pub(crate) fn scan(
         &self,
         index: usize,
         from: Offset,
         limit: ScanLimit,
         visit: &mut dyn FnMut(Frame<'_>) -> ControlFlow<()>,
-    ) {
+    ) -> Offset {
         let reader = &*self.readers[index];
+        let mut reached = from;
         let trouble = outside_log(reader, from).or_else(|| {
             if from == reader.durable_end() {
                 return None;
             }
-            let scanned = reader.scan(from, limit, visit);
-            scanned.err().map(|error| error.to_string())
+            match reader.scan(from, limit, visit) {
+                Ok(scanned) => {
+                    reached = scanned;
+                    None
+                }
+                Err(error) => Some(error.to_string()),
+            }
         });
         self.report_partition(index, trouble);
+        reached
     }
 
     /// Shows why nothing is delivered, or that it is again, and logs what is new.

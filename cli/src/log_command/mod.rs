@@ -1,13 +1,14 @@
-//! `order-service log …`: look at the events without a service.
+//! `order-service log …`: look at the events without a service, and repair a damaged log.
 //!
 //! `ls` and `dump` change nothing and need no lock: beside a running service they show what was in the files when they
 //! were opened, the last records of which a crash might still take. `verify` wants the log to stand still, so it takes
-//! the data directory's lock like a service does.
+//! the data directory's lock like a service does, and so does `repair`, the one that changes something.
 
 mod dump;
 mod export;
 mod import;
 mod list;
+mod repair;
 mod repartition;
 mod verify;
 
@@ -15,12 +16,13 @@ use clap::Subcommand;
 
 use crate::failure::Failure;
 
-/// Look at the events without a service
+/// Look at the events without a service, and repair a damaged log
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Ls(list::Arguments),
     Dump(dump::Arguments),
     Verify(verify::Arguments),
+    Repair(repair::Arguments),
     Repartition(repartition::Arguments),
     Export(export::Arguments),
     Import(import::Arguments),
@@ -35,6 +37,7 @@ pub(crate) fn run(command: &Command) -> Result<(), Failure> {
         Command::Ls(arguments) => list::run(arguments),
         Command::Dump(arguments) => dump::run(arguments),
         Command::Verify(arguments) => verify::run(arguments),
+        Command::Repair(arguments) => repair::run(arguments),
         Command::Repartition(arguments) => repartition::run(arguments),
         Command::Export(arguments) => export::run(arguments),
         Command::Import(arguments) => import::run(arguments),

@@ -61,6 +61,17 @@ fn segmented(directory: &Path, manifest: &Manifest) -> Result<(), Failure> {
         "read {} segments, {} bytes: {} frames with {} records are proven",
         report.segments, report.bytes, report.frames, report.records
     ))?;
+    let lost: u64 = report
+        .lost
+        .iter()
+        .map(|range| range.end.get() - range.start.get())
+        .sum();
+    if lost > 0 {
+        print::line(&format!(
+            "{lost} records in {} places were declared lost by `log repair`; its reports tell which",
+            report.lost.len()
+        ))?;
+    }
     if report.is_damaged() {
         let damaged = report
             .findings
@@ -69,7 +80,7 @@ fn segmented(directory: &Path, manifest: &Manifest) -> Result<(), Failure> {
             .count();
         return Err(anyhow!(
             "the log is damaged in {damaged} place(s), named above; do not delete anything: restore the segment from a \
-             backup, or keep serving what is proven"
+             backup, or keep serving what is proven, or see what `order-service log repair` would save"
         )
         .into());
     }

@@ -127,6 +127,11 @@ impl SimulatedDisk {
         state.fault = fault.map(|(after, fault)| (now + after, fault));
     }
 
+    /// Whether the power went.
+    pub(crate) fn power_is_gone(&self) -> bool {
+        self.state().power_is_gone()
+    }
+
     /// Operations so far.
     pub(crate) fn operations(&self) -> u64 {
         self.state().operations
@@ -259,8 +264,11 @@ impl Disk for SimulatedDisk {
     fn create_directory(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state();
         state.count()?;
-        if !state.names.contains_key(path) {
-            state.change(NameChange::Link(path.to_owned(), DIRECTORY));
+        let ancestors: Vec<&Path> = path.ancestors().collect();
+        for made in ancestors.into_iter().rev() {
+            if made.parent().is_some() && !state.names.contains_key(made) {
+                state.change(NameChange::Link(made.to_owned(), DIRECTORY));
+            }
         }
         Ok(())
     }
@@ -365,8 +373,13 @@ impl DiskFile for SimulatedFile {
         if counted.is_err() && !state.power_is_gone() {
             return counted;
         }
-        let image = &mut state.images[self.id];
         let start = usize::try_from(position).unwrap();
+        let growth = (start + bytes.len()).saturating_sub(state.images[self.id].length) as u64;
+        if growth > state.free_bytes {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        state.free_bytes -= growth;
+        let image = &mut state.images[self.id];
         image.volatile.write_all_at(bytes, position)?;
         image.length = image.length.max(start + bytes.len());
         image

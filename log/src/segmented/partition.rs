@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
+use super::epoch::Epoch;
 use super::preparer::NextSegment;
 use super::segment::Segment;
 use crate::disk::{Disk, DiskFile};
@@ -27,6 +28,8 @@ pub(super) struct Partition {
     /// By base offset; the last one is being written. Never empty.
     segments: RwLock<Arc<Vec<Arc<Segment>>>>,
     poison: OnceLock<String>,
+    /// The epoch to write in; a log that was opened for reading has none.
+    epoch: Option<Arc<Epoch>>,
     unsynced: Mutex<Option<Unsynced>>,
     syncing: Mutex<()>,
 }
@@ -47,6 +50,7 @@ impl Partition {
         segments: Vec<Arc<Segment>>,
         durable_end: Offset,
         active_bytes: u64,
+        epoch: Option<Arc<Epoch>>,
     ) -> Self {
         Self {
             id: PartitionId::new(identity.partition),
@@ -58,6 +62,7 @@ impl Partition {
             active_bytes: AtomicU64::new(active_bytes),
             segments: RwLock::new(Arc::new(segments)),
             poison: OnceLock::new(),
+            epoch,
             unsynced: Mutex::new(None),
             syncing: Mutex::new(()),
         }
@@ -93,13 +98,17 @@ impl Partition {
         self.poison.get().map(String::as_str)
     }
 
-    pub(super) fn check_poison(&self) -> Result<(), LogError> {
-        match self.poisoned() {
-            None => Ok(()),
-            Some(cause) => Err(LogError::Poisoned {
+    /// Whether the partition may be written now: it is not poisoned, and its epoch is on stable storage.
+    pub(super) fn check_writable(&self) -> Result<(), LogError> {
+        if let Some(cause) = self.poisoned() {
+            return Err(LogError::Poisoned {
                 partition: self.id,
                 cause: cause.to_owned(),
-            }),
+            });
+        }
+        match &self.epoch {
+            Some(epoch) => epoch.ensure_noted(self.id),
+            None => Err(LogError::ReadOnly),
         }
     }
 
@@ -135,7 +144,7 @@ impl Partition {
         if end <= self.durable_end.load() {
             return Ok(());
         }
-        self.check_poison()?;
+        self.check_writable()?;
         self.sync(&*file)
             .map_err(|source| LogError::OutcomeUnknown {
                 partition: self.id,

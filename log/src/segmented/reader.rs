@@ -67,10 +67,11 @@ impl PartitionReader for SegmentedReader {
             let mut cursor =
                 segments[at].seek(next, segment_end(&segments, at, durable_end.get()))?;
             while cursor.next_offset() < end {
-                let Some((header, body)) = cursor.next_frame()? else {
+                let frame = cursor.next_frame()?;
+                next = cursor.next_offset();
+                let Some((header, body)) = frame else {
                     break;
                 };
-                next = cursor.next_offset();
                 records += u64::from(header.records);
                 bytes += header.total_bytes() as u64;
                 let broke = visit(Frame::new(&header, body)).is_break();

@@ -3,18 +3,23 @@
 //! Every frame carries how far the log was synced when it was written. So a frame that does not verify is *damage* if a
 //! later frame says that its bytes had been synced; otherwise it was never acknowledged, and it is a *torn tail*. A torn
 //! tail is overwritten with zeros. Damage is never touched: the partition serves what is proven and takes no writes.
+//!
+//! The segment is read into memory, not through its map: a bad sector is an error here, and there it would be the end of
+//! the process.
 
+use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::segment::{Segment, frames_of, hint_of};
+use super::segment::{Segment, behind, footer_of, frames_of, hint_of};
+use super::segment_bytes::SegmentBytes;
 use super::sparse_index::SparseIndex;
 use super::writer::ActiveSegment;
 use crate::disk::{Disk, DiskFile};
 use crate::layout::{
-    FRAME_ALIGNMENT, FRAME_HEADER_BYTES, FrameFault, FrameHeader, Identity, SEGMENT_FOOTER_BYTES,
-    SEGMENT_HEADER_BYTES, SegmentHeader, chain, header_crc, is_zero,
+    FRAME_ALIGNMENT, FRAME_HEADER_BYTES, FrameFault, FrameHeader, Identity, SEGMENT_HEADER_BYTES,
+    SegmentHeader, chain, header_crc, is_zero,
 };
 use crate::mutants::{Mutant, keeps};
 use crate::{LogError, Offset, PartitionId};
@@ -30,6 +35,8 @@ pub(super) struct Tail {
     pub(super) watermark: u64,
     /// Position of the first frame not known to be synced.
     pub(super) unproven_position: usize,
+    /// Offset of that frame.
+    pub(super) unproven: u64,
     pub(super) frames: u64,
     /// Epoch of the last proven frame.
     pub(super) epoch: u32,
@@ -37,6 +44,8 @@ pub(super) struct Tail {
     pub(super) first_append_time: Option<u64>,
     pub(super) last_append_time: u64,
     pub(super) hints: SparseIndex,
+    /// Records that a repair declared lost, as ranges of offsets.
+    pub(super) lost: Vec<(u64, u64)>,
     pub(super) verdict: Verdict,
 }
 
@@ -59,18 +68,20 @@ pub(super) fn scan_tail(segment: &[u8], identity: Identity, base: u64) -> Tail {
         position: SEGMENT_HEADER_BYTES,
         watermark: base,
         unproven_position: SEGMENT_HEADER_BYTES,
+        unproven: base,
         frames: 0,
         epoch: 0,
         chain: 0,
         first_append_time: None,
         last_append_time: 0,
         hints: SparseIndex::default(),
+        lost: Vec::new(),
         verdict: Verdict::Clean,
     };
-    // Frames not covered by a watermark yet: where each starts.
-    let mut unproven: std::collections::VecDeque<(u64, usize)> = std::collections::VecDeque::new();
+    // Frames not covered by a watermark yet: where each ends and starts.
+    let mut unproven: VecDeque<(u64, u64, usize)> = VecDeque::new();
     let fault = loop {
-        match FrameHeader::read_frame(&frames[tail.position..], identity, tail.end) {
+        match FrameHeader::read_frame(behind(frames, tail.position), identity, tail.end) {
             Ok(Some((header, _))) if header.epoch < tail.epoch && keeps(Mutant::EpochOrder) => {
                 break Some(FrameFault::Stale {
                     before: tail.epoch,
@@ -85,7 +96,7 @@ pub(super) fn scan_tail(segment: &[u8], identity: Identity, base: u64) -> Tail {
                 tail.watermark = tail.watermark.max(header.synced);
                 while unproven
                     .front()
-                    .is_some_and(|(end, _)| *end <= tail.watermark)
+                    .is_some_and(|(end, ..)| *end <= tail.watermark)
                 {
                     unproven.pop_front();
                 }
@@ -93,24 +104,36 @@ pub(super) fn scan_tail(segment: &[u8], identity: Identity, base: u64) -> Tail {
                 tail.first_append_time.get_or_insert(header.appended_at);
                 tail.last_append_time = header.appended_at;
                 tail.frames += 1;
-                tail.end += u64::from(header.records);
-                unproven.push_back((tail.end, tail.position));
+                if header.is_void() {
+                    tail.lost.push((tail.end, tail.end + header.span()));
+                }
+                tail.end += header.span();
+                unproven.push_back((tail.end, header.base, tail.position));
                 tail.position += header.total_bytes();
             }
             Ok(None) => break None,
             Err(fault) => break Some(fault),
         }
     };
-    tail.unproven_position = unproven
+    (tail.unproven, tail.unproven_position) = unproven
         .front()
-        .map_or(tail.position, |(_, position)| *position);
+        .map_or((tail.end, tail.position), |(_, offset, position)| {
+            (*offset, *position)
+        });
 
-    tail.verdict = judge(frames, identity, &tail, fault);
+    tail.verdict = judge(frames, identity, tail.end, tail.position, fault);
     tail
 }
 
-fn judge(frames: &[u8], identity: Identity, tail: &Tail, fault: Option<FrameFault>) -> Verdict {
-    let behind = &frames[tail.position..];
+/// What stands behind the proven end of a segment without a successor.
+pub(super) fn judge(
+    frames: &[u8],
+    identity: Identity,
+    end: u64,
+    position: usize,
+    fault: Option<FrameFault>,
+) -> Verdict {
+    let behind = behind(frames, position);
     if is_zero(behind) {
         return Verdict::Clean;
     }
@@ -122,7 +145,7 @@ fn judge(frames: &[u8], identity: Identity, tail: &Tail, fault: Option<FrameFaul
         // A stored checksum of zero is possible, but not worth looking at every zero of the file: one frame in 2^32.
         if !is_zero(&behind[at..at + 4])
             && let Ok(Some(header)) = FrameHeader::read(&behind[at..], identity)
-            && (header.base == tail.end || (header.base > tail.end && header.synced > tail.end))
+            && (header.base == end || (header.base > end && header.synced > end))
         {
             return Verdict::Damaged {
                 fault,
@@ -133,7 +156,7 @@ fn judge(frames: &[u8], identity: Identity, tail: &Tail, fault: Option<FrameFaul
     }
     let last = behind.iter().rposition(|byte| *byte != 0).unwrap_or(0);
     Verdict::Torn {
-        to: tail.position + last + 1,
+        to: position + last + 1,
         fault,
     }
 }
@@ -160,10 +183,11 @@ pub(super) enum Repair {
     Nothing,
 }
 
-/// Opens the last segment of a partition and recovers it.
+/// Opens the last segment of a partition and recovers it. Where it is damaged, where it cannot be read, or where its tail
+/// cannot be repaired, what is proven is there to be served, and [`Recovered::damage`] says why nothing may be written.
 ///
 /// # Errors
-/// [`LogError::Damaged`] if its header does not verify, [`LogError::Io`] if the disk fails.
+/// [`LogError::Io`] if it cannot be opened.
 pub(super) fn recover(
     disk: &Arc<dyn Disk>,
     directory: &Path,
@@ -185,31 +209,27 @@ pub(super) fn recover(
         Repair::Nothing => disk.open_read_only(&path),
     };
     let file = opened.map_err(io_error("opening"))?;
-    let map = file.map().map_err(io_error("mapping"))?;
-    let damaged = |position: usize, offset: u64, reason: String| LogError::Damaged {
-        partition: PartitionId::new(identity.partition),
-        path: path.clone(),
-        position: position as u64,
-        offset: Offset::new(offset),
-        reason,
-    };
-    let bytes = map.bytes();
-    SegmentHeader::read(bytes, identity, base, bytes.len() as u64)
-        .map_err(|reason| damaged(0, base, reason))?;
+    let read = SegmentBytes::read(&*file).map_err(io_error("reading"))?;
+    let bytes = &read.bytes;
     let tail = scan_tail(bytes, identity, base);
-    let damage = match &tail.verdict {
-        Verdict::Clean | Verdict::Torn { .. } => None,
-        Verdict::Damaged { fault, proof } => Some(damaged(
-            tail.position,
-            tail.end,
-            format!(
-                "{fault}, and a later frame proves that everything before offset {proof} had been synced"
-            ),
-        )),
-    };
-    if damage.is_none() && repair == Repair::Tail {
-        repair_tail(&*file, bytes, &tail).map_err(io_error("repairing the tail of"))?;
+    let mut damage = find_damage(&read, &tail, identity, base, &path);
+    let mut end = tail.end;
+    if repair == Repair::Tail {
+        let repaired = match (&damage, &tail.verdict) {
+            (None, _) => repair_tail(&*file, bytes, &tail),
+            // What proves the damage proves the frames before it.
+            (Some(_), Verdict::Damaged { .. }) => Ok(()),
+            (Some(_), Verdict::Clean | Verdict::Torn { .. }) => {
+                rewrite_unproven(&*file, bytes, &tail).and_then(|dirty| sync_if(dirty, &*file))
+            }
+        };
+        if let Err(source) = repaired {
+            // Nobody sees what may not be on the disk.
+            end = tail.unproven;
+            damage.get_or_insert(io_error("repairing the tail of")(source));
+        }
     }
+    let map = file.map().map_err(io_error("mapping"))?;
     let capacity = bytes.len() as u64;
     let segment = Segment::active(
         Arc::clone(disk),
@@ -228,7 +248,7 @@ pub(super) fn recover(
             chain: tail.chain,
             first_append_time: tail.first_append_time,
         },
-        end: tail.end,
+        end,
         watermark: tail.watermark,
         last_append_time: tail.last_append_time,
         epoch: tail.epoch,
@@ -236,26 +256,76 @@ pub(super) fn recover(
     })
 }
 
-/// Makes the proven end of the log durable. After a failed sync or a kill the cache may hold frames that the disk does
-/// not, and the kernel may believe them clean: so they are written again, not just synced.
-fn repair_tail(file: &dyn DiskFile, bytes: &[u8], tail: &Tail) -> io::Result<()> {
-    let mut dirty = false;
-    if tail.unproven_position < tail.position && keeps(Mutant::TailRewrite) {
-        let again = bytes[tail.unproven_position..tail.position].to_vec();
-        file.write_all_at(&again, tail.unproven_position as u64)?;
-        dirty = true;
+/// Why the segment must not be written, if it must not: the first of what is wrong with it.
+fn find_damage(
+    read: &SegmentBytes,
+    tail: &Tail,
+    identity: Identity,
+    base: u64,
+    path: &Path,
+) -> Option<LogError> {
+    let damaged = |position: usize, offset: u64, reason: String| LogError::Damaged {
+        partition: PartitionId::new(identity.partition),
+        path: path.to_owned(),
+        position: position as u64,
+        offset: Offset::new(offset),
+        reason,
+    };
+    if let Some((position, reason)) = read.fault() {
+        return Some(damaged(position, tail.end, reason));
     }
+    let length = read.bytes.len() as u64;
+    if let Err(reason) = SegmentHeader::read(&read.bytes, identity, base, length) {
+        return Some(damaged(0, base, reason));
+    }
+    match &tail.verdict {
+        Verdict::Clean | Verdict::Torn { .. } => None,
+        Verdict::Damaged { fault, proof } => Some(damaged(
+            tail.position,
+            tail.end,
+            proven_loss(*fault, *proof),
+        )),
+    }
+}
+
+/// Why a fault is no torn tail.
+pub(super) fn proven_loss(fault: FrameFault, proof: u64) -> String {
+    format!(
+        "{fault}, and a later frame proves that everything before offset {proof} had been synced"
+    )
+}
+
+/// Writes the frames again that are not known to be on the disk. After a failed sync or a kill the cache may hold them
+/// while the kernel believes them clean: a sync alone would do nothing.
+fn rewrite_unproven(file: &dyn DiskFile, bytes: &[u8], tail: &Tail) -> io::Result<bool> {
+    if tail.unproven_position >= tail.position || !keeps(Mutant::TailRewrite) {
+        return Ok(false);
+    }
+    file.write_all_at(
+        &bytes[tail.unproven_position..tail.position],
+        tail.unproven_position as u64,
+    )?;
+    Ok(true)
+}
+
+/// Makes the proven end of the log durable, and puts zeros behind it.
+fn repair_tail(file: &dyn DiskFile, bytes: &[u8], tail: &Tail) -> io::Result<()> {
+    let mut dirty = rewrite_unproven(file, bytes, tail)?;
     if let (Verdict::Torn { to, fault }, true) = (&tail.verdict, keeps(Mutant::TailZero)) {
         tracing::warn!(bytes = to - tail.position, %fault, "cutting a torn tail that was never acknowledged");
         file.write_all_at(&vec![0; to - tail.position], tail.position as u64)?;
         dirty = true;
     }
     // Sealed, but its successor never got its name: nothing relies on the footer, and the segment is written on.
-    let footer_position = bytes.len() - SEGMENT_FOOTER_BYTES;
-    if !is_zero(&bytes[footer_position..]) && keeps(Mutant::FooterClear) {
-        file.write_all_at(&[0; SEGMENT_FOOTER_BYTES], footer_position as u64)?;
+    let footer = footer_of(bytes);
+    if !is_zero(footer) && keeps(Mutant::FooterClear) {
+        file.write_all_at(&vec![0; footer.len()], (bytes.len() - footer.len()) as u64)?;
         dirty = true;
     }
+    sync_if(dirty, file)
+}
+
+fn sync_if(dirty: bool, file: &dyn DiskFile) -> io::Result<()> {
     if dirty { file.sync_data() } else { Ok(()) }
 }
 

@@ -27,6 +27,9 @@ pub(super) struct Segment {
 struct Opened {
     map: Map,
     hints: RwLock<SparseIndex>,
+    /// What is wrong with the segment's header. Frames prove themselves, so they are served all the same; whoever judges
+    /// the segment asks for this.
+    header_fault: Option<String>,
 }
 
 impl Segment {
@@ -58,7 +61,7 @@ impl Segment {
         }
     }
 
-    /// The segment being written, mapped and with the hints found so far.
+    /// The segment being written, mapped and with the hints found so far. Its header was judged by whoever opened it.
     pub(super) fn active(
         disk: Arc<dyn Disk>,
         path: PathBuf,
@@ -71,6 +74,7 @@ impl Segment {
         let first = opened.set(Opened {
             map,
             hints: RwLock::new(hints),
+            header_fault: None,
         });
         debug_assert!(first.is_ok(), "a new cell is empty");
         Self {
@@ -99,8 +103,10 @@ impl Segment {
             .map_err(io_error("opening"))?;
         let map = file.map().map_err(io_error("mapping"))?;
         let bytes = map.bytes();
-        SegmentHeader::read(bytes, self.identity, self.base, bytes.len() as u64)
-            .map_err(|reason| self.damaged(0, self.base, reason))?;
+        if let Some(reason) = SegmentHeader::foreign(bytes, self.identity, self.base) {
+            return Err(self.damaged(0, self.base, reason));
+        }
+        let header = SegmentHeader::read(bytes, self.identity, self.base, bytes.len() as u64);
         let hints = match SparseIndex::load(&*self.disk, &self.path, self.identity, self.base) {
             Some(hints) => hints,
             None => self.scan_hints(frames_of(bytes)),
@@ -108,14 +114,23 @@ impl Segment {
         Ok(self.opened.get_or_init(|| Opened {
             map,
             hints: RwLock::new(hints),
+            header_fault: header.err(),
         }))
+    }
+
+    /// Checks the segment's header.
+    pub(super) fn check_header(&self) -> Result<(), LogError> {
+        match &self.opened()?.header_fault {
+            None => Ok(()),
+            Some(reason) => Err(self.damaged(0, self.base, reason.clone())),
+        }
     }
 
     /// Hints from the frames themselves, as far as they verify by their headers.
     fn scan_hints(&self, frames: &[u8]) -> SparseIndex {
         let mut hints = SparseIndex::default();
         let mut position = SEGMENT_HEADER_BYTES;
-        while let Ok(Some(header)) = FrameHeader::read(&frames[position..], self.identity) {
+        while let Ok(Some(header)) = FrameHeader::read(behind(frames, position), self.identity) {
             if let Some(hint) = hint_of(&header, self.base, position) {
                 hints.note(hint);
             }
@@ -153,7 +168,7 @@ impl Segment {
     pub(super) fn footer(&self) -> Result<Option<SegmentFooter>, LogError> {
         let bytes = self.opened()?.map.bytes();
         Ok(SegmentFooter::read(
-            &bytes[bytes.len() - SEGMENT_FOOTER_BYTES..],
+            footer_of(bytes),
             self.identity,
             self.base,
         ))
@@ -226,14 +241,25 @@ impl Segment {
     }
 }
 
-/// The part of a segment where frames stand, with the header in front so that positions are the file's.
+/// The part of a segment where frames stand, with the header in front so that positions are the file's. Of a file that was
+/// cut too short, nothing.
 pub(super) fn frames_of(segment: &[u8]) -> &[u8] {
-    &segment[..segment.len() - SEGMENT_FOOTER_BYTES]
+    &segment[..segment.len().saturating_sub(SEGMENT_FOOTER_BYTES)]
 }
 
-/// The hint for a frame; markers get none.
+/// The part of a segment where its footer stands.
+pub(super) fn footer_of(segment: &[u8]) -> &[u8] {
+    &segment[segment.len().saturating_sub(SEGMENT_FOOTER_BYTES)..]
+}
+
+/// What stands from a position on; behind the end, nothing.
+pub(super) fn behind(frames: &[u8], position: usize) -> &[u8] {
+    frames.get(position..).unwrap_or_default()
+}
+
+/// The hint for a frame; those that readers do not see get none.
 pub(super) fn hint_of(header: &FrameHeader, base: u64, position: usize) -> Option<Hint> {
-    if header.is_marker() {
+    if header.is_silent() {
         return None;
     }
     let relative = u32::try_from(header.base.checked_sub(base)?).ok()?;
@@ -260,29 +286,29 @@ impl<'s> Cursor<'s> {
         self.next
     }
 
-    /// The next frame, verified; `None` at the end.
+    /// The next frame, verified; `None` at the end. Voids are passed over.
     pub(super) fn next_frame(&mut self) -> Result<Option<(FrameHeader, &'s [u8])>, LogError> {
         while self.next < self.end {
             let read = FrameHeader::read_frame(
-                &self.frames[self.position..],
+                behind(self.frames, self.position),
                 self.segment.identity,
                 self.next,
             )
             .and_then(|frame| frame.ok_or(FrameFault::Missing));
             let (header, body) = read.map_err(|fault| self.damaged(fault))?;
             self.position += header.total_bytes();
-            self.next += u64::from(header.records);
-            if !header.is_marker() {
+            self.next += header.span();
+            if !header.is_silent() {
                 return Ok(Some((header, body)));
             }
         }
         Ok(None)
     }
 
-    /// Moves to the frame at `offset`, believing headers only.
+    /// Moves to the frame at `offset`, believing headers only; to the void around it, if its record is lost.
     fn skip_to(&mut self, offset: u64) -> Result<(), LogError> {
         while self.next < offset {
-            let read = FrameHeader::read(&self.frames[self.position..], self.segment.identity)
+            let read = FrameHeader::read(behind(self.frames, self.position), self.segment.identity)
                 .and_then(|header| header.ok_or(FrameFault::Missing));
             let header = read.map_err(|fault| self.damaged(fault))?;
             if header.base != self.next {
@@ -291,8 +317,11 @@ impl<'s> Cursor<'s> {
                     found: header.base,
                 }));
             }
+            if header.is_void() && header.base + header.span() > offset {
+                return Ok(());
+            }
             self.position += header.total_bytes();
-            self.next += u64::from(header.records);
+            self.next += header.span();
         }
         if self.next == offset {
             Ok(())

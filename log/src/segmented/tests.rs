@@ -483,8 +483,10 @@ fn frames_of_another_log_or_partition_never_pass() {
     two_batches(&fixture);
     let mut other = fixture.config();
     other.log_id = [8; 16];
-    let error = SegmentedLog::open(other, Arc::new(RealDisk)).unwrap_err();
-    assert!(matches!(error, LogError::Damaged { .. }), "{error}");
+    let log = SegmentedLog::open(other, Arc::new(RealDisk)).unwrap();
+    assert_eq!(read_all(&log).unwrap(), []);
+    let reason = log.status()[0].unwritable.clone().unwrap();
+    assert!(reason.contains("belongs to"), "{reason}");
 }
 
 #[test]

@@ -1,16 +1,16 @@
 //! Proof of a whole log: every frame of every segment, and how the segments join.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::recovery::{Verdict, list_segments, scan_tail};
-use super::segment::{Segment, frames_of};
+use super::proof::{SealedProof, prove_sealed};
+use super::recovery::{Verdict, list_segments, proven_loss, scan_tail};
+use super::segment::Segment;
+use super::segment_bytes::SegmentBytes;
 use super::{SegmentedConfig, SegmentedLog};
-use crate::disk::{Disk, Map};
-use crate::layout::{
-    FrameFault, FrameHeader, Identity, SEGMENT_FOOTER_BYTES, SEGMENT_HEADER_BYTES, SegmentFooter,
-    SegmentHeader, chain, header_crc,
-};
+use crate::disk::Disk;
+use crate::layout::{Identity, SegmentHeader};
 use crate::{AppendTime, LogError, Offset, PartitionId};
 
 /// What a proof of a log found.
@@ -24,6 +24,8 @@ pub struct VerifyReport {
     pub records: u64,
     /// Bytes of segments read.
     pub bytes: u64,
+    /// Records that a repair declared lost: known, and no damage any more.
+    pub lost: Vec<LostRecords>,
     /// What does not verify.
     pub findings: Vec<Finding>,
 }
@@ -34,6 +36,17 @@ impl VerifyReport {
     pub fn is_damaged(&self) -> bool {
         self.findings.iter().any(|finding| finding.damage)
     }
+}
+
+/// A range of offsets whose records are lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LostRecords {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The first lost record.
+    pub start: Offset,
+    /// The offset after the last lost record.
+    pub end: Offset,
 }
 
 /// One thing that does not verify.
@@ -123,21 +136,34 @@ impl SegmentedLog {
                 }
             };
             let (bases, _) = list_segments(&**disk, &directory).map_err(io_error(&directory))?;
+            let identity = Identity::new(config.log_id, partition);
             for (at, base) in bases.iter().enumerate() {
                 let path = Segment::path_of(&directory, *base);
-                let map = disk
-                    .open_read_only(&path)
-                    .and_then(|file| file.map())
-                    .map_err(io_error(&path))?;
-                let mut proof = SegmentProof {
-                    identity: Identity::new(config.log_id, partition),
-                    base: *base,
-                    path,
+                let file = disk.open_read_only(&path).map_err(io_error(&path))?;
+                let before = report.bytes;
+                let length = file.length().map_err(io_error(&path))?;
+                let mut place = Place {
+                    partition: PartitionId::new(partition),
+                    path: path.clone(),
                     report: &mut report,
                 };
-                proof.prove(&map, bases.get(at + 1).copied());
+                match bases.get(at + 1) {
+                    Some(next_base) => {
+                        let mut read = before;
+                        let mut pace = |bytes| {
+                            read += bytes;
+                            progress(read);
+                            ControlFlow::Continue(())
+                        };
+                        place.sealed(prove_sealed(&*file, identity, *base, *next_base, &mut pace));
+                    }
+                    None => {
+                        let read = SegmentBytes::read(&*file).map_err(io_error(&path))?;
+                        place.last(&read, identity, *base);
+                    }
+                }
                 report.segments += 1;
-                report.bytes += map.bytes().len() as u64;
+                report.bytes = before + length;
                 progress(report.bytes);
             }
         }
@@ -145,107 +171,72 @@ impl SegmentedLog {
     }
 }
 
-struct SegmentProof<'r> {
-    identity: Identity,
-    base: u64,
+/// What the proof of a log's last segment, or of a sealed one, adds to a report.
+struct Place<'r> {
+    partition: PartitionId,
     path: PathBuf,
     report: &'r mut VerifyReport,
 }
 
-impl SegmentProof<'_> {
-    fn found(&mut self, position: usize, offset: u64, damage: bool, reason: String) {
+impl Place<'_> {
+    fn found(&mut self, position: u64, offset: u64, damage: bool, reason: String) {
         self.report.findings.push(Finding {
-            partition: PartitionId::new(self.identity.partition),
+            partition: self.partition,
             path: self.path.clone(),
-            position: position as u64,
+            position,
             offset: Offset::new(offset),
             reason,
             damage,
         });
     }
 
-    fn prove(&mut self, map: &Map, next_base: Option<u64>) {
-        let bytes = map.bytes();
-        if let Err(reason) =
-            SegmentHeader::read(bytes, self.identity, self.base, bytes.len() as u64)
-        {
-            return self.found(0, self.base, true, reason);
-        }
-        match next_base {
-            Some(next_base) => self.prove_sealed(bytes, next_base),
-            None => self.prove_last(bytes),
-        }
-    }
-
-    fn prove_sealed(&mut self, bytes: &[u8], next_base: u64) {
-        let frames = frames_of(bytes);
-        let footer_position = frames.len();
-        let footer = SegmentFooter::read(&bytes[footer_position..], self.identity, self.base);
-        let mut position = SEGMENT_HEADER_BYTES;
-        let mut offset = self.base;
-        let mut chained = 0;
-        let end_position = footer.map_or(footer_position, |footer| {
-            crate::layout::index(footer.end_position)
+    fn lost(&mut self, ranges: impl IntoIterator<Item = (u64, u64)>) {
+        let partition = self.partition;
+        let lost = ranges.into_iter().map(|(start, end)| LostRecords {
+            partition,
+            start: Offset::new(start),
+            end: Offset::new(end),
         });
-        while position < end_position {
-            let read = FrameHeader::read_frame(&frames[position..], self.identity, offset)
-                .and_then(|frame| frame.ok_or(FrameFault::Missing));
-            match read {
-                Ok((header, _)) => {
-                    chained = chain(chained, header_crc(&frames[position..]));
-                    self.report.frames += 1;
-                    self.report.records += u64::from(header.records);
-                    offset += u64::from(header.records);
-                    position += header.total_bytes();
-                }
-                // Without a footer the end is not known: zeros may be it.
-                Err(FrameFault::Missing) if footer.is_none() => break,
-                Err(fault) => {
-                    self.found(position, offset, true, fault.to_string());
-                    return;
-                }
-            }
-        }
-        let Some(footer) = footer else {
-            let reason = format!(
-                "a sealed segment's footer of {SEGMENT_FOOTER_BYTES} bytes does not verify"
-            );
-            return self.found(footer_position, offset, true, reason);
-        };
-        if footer.chain != chained || footer.end != offset || footer.end_position != position as u64
-        {
-            self.found(
-                footer_position,
-                offset,
-                true,
-                "the footer does not fit the frames".to_owned(),
-            );
-        }
-        if offset != next_base {
-            let reason =
-                format!("the segment ends at offset {offset}, the next one starts at {next_base}");
-            self.found(position, offset, true, reason);
+        self.report.lost.extend(lost);
+    }
+
+    fn sealed(&mut self, proof: SealedProof) {
+        self.report.frames += proof.frames;
+        self.report.records += proof.records;
+        self.lost(proof.lost);
+        for fault in proof.faults {
+            self.found(fault.position, fault.offset, true, fault.reason);
         }
     }
 
-    fn prove_last(&mut self, bytes: &[u8]) {
-        let tail = scan_tail(bytes, self.identity, self.base);
+    fn last(&mut self, read: &SegmentBytes, identity: Identity, base: u64) {
+        let length = read.bytes.len() as u64;
+        if let Err(reason) = SegmentHeader::read(&read.bytes, identity, base, length) {
+            self.found(0, base, true, reason);
+        }
+        let tail = scan_tail(&read.bytes, identity, base);
         self.report.frames += tail.frames;
-        self.report.records += tail.end - self.base;
+        self.report.records +=
+            tail.end - base - tail.lost.iter().map(|(from, to)| to - from).sum::<u64>();
+        if let Some((position, reason)) = read.fault() {
+            self.found(position as u64, tail.end, true, reason);
+        }
+        let (position, end) = (tail.position as u64, tail.end);
         match tail.verdict {
             Verdict::Clean => {}
             Verdict::Torn { to, fault } => self.found(
-                tail.position,
-                tail.end,
+                position,
+                end,
                 false,
-                format!("{} bytes were never synced ({fault}); the next start cuts them", to - tail.position),
+                format!(
+                    "{} bytes were never synced ({fault}); the next start cuts them",
+                    to - tail.position
+                ),
             ),
-            Verdict::Damaged { fault, proof } => self.found(
-                tail.position,
-                tail.end,
-                true,
-                format!("{fault}, and a later frame proves that everything before offset {proof} had been synced"),
-            ),
+            Verdict::Damaged { fault, proof } => {
+                self.found(position, end, true, proven_loss(fault, proof));
+            }
         }
+        self.lost(tail.lost);
     }
 }

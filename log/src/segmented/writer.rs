@@ -307,7 +307,7 @@ impl PartitionWriter for SegmentedWriter {
     }
 
     fn append(&mut self, batch: &Batch) -> Result<Appended, LogError> {
-        self.partition.check_poison()?;
+        self.partition.check_writable()?;
         let start = self.end;
         assert_eq!(batch.start(), start, "a batch starts at the log's end");
         if batch.is_empty() {
@@ -365,7 +365,7 @@ impl PartitionWriter for SegmentedWriter {
     }
 
     fn idle(&mut self) -> Result<(), LogError> {
-        self.partition.check_poison()?;
+        self.partition.check_writable()?;
         self.partition.sync_left()?;
         if self.watermark == self.end
             || !keeps(Mutant::IdleMarker)

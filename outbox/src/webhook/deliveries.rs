@@ -176,6 +176,20 @@ impl Deliveries {
         Ok(())
     }
 
+    /// Moves over records that are declared lost: there is nothing to tell of them. Does nothing if there are none.
+    pub(crate) fn pass_over(
+        &mut self,
+        partition: PartitionId,
+        from: Offset,
+        to: Offset,
+    ) -> Result<(), OutboxError> {
+        if from >= to {
+            return Ok(());
+        }
+        tracing::warn!(%partition, %from, %to, "lost records are not told");
+        self.admit(partition, from, to, std::iter::empty())
+    }
+
     /// The next event to send, now on its way; `None` if there is none, or none may be sent.
     pub(crate) fn next(&mut self, now: Instant) -> Result<Option<LogEvent<'static>>, OutboxError> {
         self.paused_until = self.paused_until.filter(|until| *until > now);

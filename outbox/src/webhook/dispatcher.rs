@@ -96,12 +96,18 @@ impl WebhookDispatcher {
                 continue;
             };
             let mut failure = None;
+            let mut read_to = from;
             let mut visit = |frame: Frame<'_>| {
                 let events = events_of(partition, &frame);
-                match self
+                let admitted = self
                     .deliveries
-                    .admit(partition, frame.base, frame.end(), events)
-                {
+                    .pass_over(partition, read_to, frame.base)
+                    .and_then(|()| {
+                        self.deliveries
+                            .admit(partition, frame.base, frame.end(), events)
+                    });
+                read_to = frame.end();
+                match admitted {
                     Ok(()) => ControlFlow::Continue(()),
                     Err(error) => {
                         failure = Some(error);
@@ -109,10 +115,11 @@ impl WebhookDispatcher {
                     }
                 }
             };
-            shared.scan(index, from, limit, &mut visit);
+            let reached = shared.scan(index, from, limit, &mut visit);
             if let Some(error) = failure {
                 return Err(error);
             }
+            self.deliveries.pass_over(partition, read_to, reached)?;
         }
         self.first_partition = (self.first_partition + 1) % count.max(1);
         Ok(())

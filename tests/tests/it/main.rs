@@ -16,6 +16,7 @@ mod metrics;
 mod projections;
 mod refusals;
 mod renames;
+mod repair;
 mod repartition;
 mod restart;
 mod rooms;

@@ -1,0 +1,243 @@
+//! `order-service log repair`, and damage that one partition has and the others do not.
+//!
+//! Method: a real service writes, is stopped, and bytes of its files are changed; then commands and another service look at
+//! what is left.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::client::{Client, an_order};
+use crate::service::{Service, run};
+
+fn log(command: &str, data: &Path, more: &[&str]) -> Output {
+    let fixed: [&OsStr; 4] = [
+        "log".as_ref(),
+        command.as_ref(),
+        "--data-dir".as_ref(),
+        data.as_os_str(),
+    ];
+    run(fixed.into_iter().chain(more.iter().map(AsRef::as_ref)))
+}
+
+fn told(output: &Output) -> String {
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+fn segment(data: &Path, partition: u16) -> PathBuf {
+    data.join(format!("log/p{partition:03}/00000000000000000000.seg"))
+}
+
+/// Changes a byte of a segment `at` bytes behind the first or the last place of `needle`.
+fn change(path: &Path, needle: &[u8], last: bool, at: usize) {
+    let mut bytes = std::fs::read(path).expect("the segment reads");
+    let mut places = bytes.windows(needle.len());
+    let place = if last {
+        places.rposition(|window| window == needle)
+    } else {
+        places.position(|window| window == needle)
+    };
+    bytes[place.expect("the needle is in the segment") + at] ^= 1;
+    std::fs::write(path, bytes).expect("the segment can be written");
+}
+
+/// A stopped service's directory with one partition and three orders of two events each.
+async fn stopped() -> (tempfile::TempDir, Vec<String>) {
+    let data = tempfile::tempdir().expect("a temporary directory");
+    let service = Service::start(data.path(), &["--partitions", "1"]);
+    let client = Client::of(&service);
+    let mut ids = Vec::new();
+    for number in 0..3 {
+        let mut order = an_order();
+        order["customer_id"] = json!(format!("customer-{number}"));
+        let id = client.place(&order).await.id();
+        let paid = client.step(&id, "confirm", &json!({})).await;
+        client.order_after(&paid).await;
+        ids.push(id);
+    }
+    assert!(service.terminate().success());
+    (data, ids)
+}
+
+#[tokio::test]
+async fn a_damaged_segment_header_stops_one_partition_and_no_other() {
+    let data = tempfile::tempdir().expect("a temporary directory");
+    let service = Service::start(data.path(), &["--partitions", "2"]);
+    let client = Client::of(&service);
+    let mut ids = Vec::new();
+    for _ in 0..16 {
+        ids.push(client.place(&an_order()).await.id());
+    }
+    assert!(service.terminate().success());
+    let path = segment(data.path(), 0);
+    change(&path, b"ORDERSEG", false, 20);
+    let before = std::fs::read(&path).expect("the segment reads");
+
+    let service = Service::start(data.path(), &[]);
+    let client = Client::of(&service);
+    for id in &ids {
+        client
+            .get(&format!("/orders/{id}/events"))
+            .send()
+            .await
+            .expect(200);
+    }
+    client.place_until_accepted().await;
+    let readiness = client.get("/readyz?verbose").send().await.text;
+    for word in ["log-partition-0", "damaged at byte 0", ".seg", "header"] {
+        assert!(readiness.contains(word), "`{word}` is not in: {readiness}");
+    }
+    assert!(service.terminate().success());
+    assert!(std::fs::read(&path).expect("the segment reads") == before);
+    let found = log("verify", data.path(), &[]);
+    assert_eq!(found.status.code(), Some(1), "{}", told(&found));
+}
+
+#[tokio::test]
+async fn a_damaged_log_is_repaired_on_request_and_goes_on() {
+    let (data, ids) = stopped().await;
+    let data = data.path();
+    let path = segment(data, 0);
+    change(&path, b"customer-1", false, 3);
+    let damaged = std::fs::read(&path).expect("the segment reads");
+
+    // While a service has the directory: refused, with its process id.
+    let service = Service::start(data, &[]);
+    let refused = log("repair", data, &["--yes"]);
+    assert_eq!(refused.status.code(), Some(1), "{}", told(&refused));
+    assert!(
+        told(&refused).contains(&service.pid().to_string()),
+        "{}",
+        told(&refused)
+    );
+    assert!(service.terminate().success());
+
+    // Not asked for twice: shown, and nothing changed.
+    let shown = log("repair", data, &[]);
+    assert_eq!(shown.status.code(), Some(1), "{}", told(&shown));
+    for word in [
+        "damaged: partition 0",
+        "lost: partition 0, offsets 2 to 2 (1 records)",
+        &format!("offset 2: order {}, version 1", ids[1]),
+        "nothing was changed",
+    ] {
+        assert!(
+            told(&shown).contains(word),
+            "`{word}` is not in: {}",
+            told(&shown)
+        );
+    }
+    assert!(std::fs::read(&path).expect("the segment reads") == damaged);
+
+    let repaired = log("repair", data, &["--yes"]);
+    assert!(repaired.status.success(), "{}", told(&repaired));
+    let aside = std::fs::read_dir(data.join("repair"))
+        .expect("damaged files are kept")
+        .next()
+        .expect("a repair has a directory")
+        .expect("the directory reads")
+        .path();
+    let copy = aside.join("p000/00000000000000000000.seg");
+    assert!(std::fs::read(copy).expect("the copy reads") == damaged);
+    let report = std::fs::read_to_string(aside.join("report.txt")).expect("the report reads");
+    assert!(report.contains(&ids[1]), "{report}");
+
+    let verified = log("verify", data, &[]);
+    assert!(verified.status.success(), "{}", told(&verified));
+    assert!(told(&verified).contains("1 records in 1 places were declared lost"));
+    let again = log("repair", data, &["--yes"]);
+    assert!(again.status.success() && told(&again).contains("no repair"));
+
+    // It starts, appends, is killed, and recovers; what stood behind the loss is where it was.
+    let service = Service::start(data, &[]);
+    let client = Client::of(&service);
+    client.get("/readyz").send().await.expect(200);
+    let read = client.get(&format!("/orders/{}", ids[1])).send().await;
+    assert_eq!(read.expect(200).version(), 2, "the row was applied before");
+    let placed = client.place(&an_order()).await;
+    service.kill();
+    let service = Service::start(data, &[]);
+    let client = Client::of(&service);
+    for id in [&ids[0], &ids[2], &placed.id()] {
+        client
+            .get(&format!("/orders/{id}/events"))
+            .send()
+            .await
+            .expect(200);
+    }
+    let lines = log("dump", data, &[]);
+    assert!(told(&lines).contains(r#""offset":6,"#), "{}", told(&lines));
+    assert!(service.terminate().success());
+    assert!(log("verify", data, &[]).status.success());
+}
+
+#[tokio::test]
+async fn a_log_whose_end_is_lost_gives_no_offset_twice_and_everybody_passes_over_it() {
+    let (data, ids) = stopped().await;
+    let data = data.path();
+    let path = segment(data, 0);
+    // From the last order's first event on nothing is left, not even the marker behind it.
+    let mut bytes = std::fs::read(&path).expect("the segment reads");
+    let place = bytes
+        .windows(10)
+        .position(|window| window == b"customer-2")
+        .expect("the customer is in the segment");
+    bytes[place..].fill(0);
+    bytes[8] ^= 1;
+    std::fs::write(&path, bytes).expect("the segment can be written");
+    let repaired = log("repair", data, &["--yes"]);
+    assert!(repaired.status.success(), "{}", told(&repaired));
+    assert!(
+        told(&repaired).contains("offsets 4 to 5 (2 records)"),
+        "{}",
+        told(&repaired)
+    );
+
+    // Everybody begins anew, and meets the loss at the log's end.
+    for name in ["read.db", "outbox.db"] {
+        for suffix in ["", "-wal", "-shm"] {
+            std::fs::remove_file(data.join(format!("{name}{suffix}"))).ok();
+        }
+    }
+    let service = Service::start(data, &[]);
+    let client = Client::of(&service);
+    let mut pending = None;
+    for _ in 0..600 {
+        let outbox = client.get("/outbox").send().await.expect(200).json();
+        pending = outbox["pending"].as_u64();
+        if pending == Some(0) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(pending, Some(0), "the outbox passes over what is lost");
+    client
+        .get(&format!("/orders/{}", ids[2]))
+        .send()
+        .await
+        .expect(404);
+    let placed = client.place(&an_order()).await;
+    client.order_after(&placed).await.expect(200);
+    assert!(service.terminate().success());
+    let lines = told(&log("dump", data, &[]));
+    assert!(lines.contains(r#""offset":6,"#), "{lines}");
+    assert!(!lines.contains(r#""offset":5,"#), "{lines}");
+}
+
+#[test]
+fn repair_refuses_what_is_no_segmented_log() {
+    let nowhere = tempfile::tempdir().expect("a temporary directory");
+    let refused = log("repair", nowhere.path(), &["--yes"]);
+    assert_eq!(refused.status.code(), Some(2), "{}", told(&refused));
+    let service = Service::start(nowhere.path(), &["--store", "jsonl"]);
+    assert!(service.terminate().success());
+    let refused = log("repair", nowhere.path(), &["--yes"]);
+    assert_eq!(refused.status.code(), Some(2), "{}", told(&refused));
+}
