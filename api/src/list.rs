@@ -53,7 +53,11 @@ pub(crate) async fn orders(
     let mut filter = filter(&query)?;
     let bound_to = canonical(&filter);
     if let Some(cursor) = &query.cursor {
-        let before = Cursor::parse(cursor, shared.seal, &bound_to);
+        // Pages go by the orders' ids: one from before the log was rewritten leads on as well.
+        let before = [shared.seal]
+            .iter()
+            .chain(&shared.former_seals)
+            .find_map(|seal| Cursor::parse(cursor, *seal, &bound_to));
         filter.before = Some(before.ok_or_else(|| {
             query::refuse("cursor", "is none that this query's pages have led to")
         })?);

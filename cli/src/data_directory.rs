@@ -34,6 +34,7 @@ impl DataDirectory {
         let lock = DataLock::acquire(&path)?;
         staging::finish_pending(&path)?;
         let manifest = Manifest::read_or_create(&path, config.partitions, config.store)?;
+        staging::tell_of_leftovers(&path);
         Ok(Self {
             path,
             manifest,

@@ -20,16 +20,16 @@ use crate::byte_progress::ByteProgress;
 use crate::config::{DataDirectoryFlags, Store};
 use crate::data_directory::create_durably;
 use crate::engine;
-use crate::failure::{Failure, usage};
+use crate::failure::Failure;
 use crate::print;
-use crate::staging::{self, Staging, names_in};
+use crate::staging::{self, Staging};
 
 /// Openings of the original that a restored log's epochs stay ahead of. A log can be restored from a restored one 65,535
 /// times before they run out.
 const EPOCHS_AHEAD: u32 = 65_536;
 
-/// What may be in a directory that counts as empty.
-const LOCK: &str = "LOCK";
+/// The name this command is told by.
+const COMMAND: &str = "restore";
 
 /// Make a data directory from a backup
 #[derive(Debug, clap::Args)]
@@ -50,28 +50,19 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let config = arguments.data_directory.load()?.config;
     let contents = Contents::read(&arguments.from)?;
     let target = &config.data_dir;
+    staging::refuse_occupied(target, COMMAND)?;
+    contents.prove(&arguments.from)?;
     create_durably(target)?;
     let _lock = DataLock::acquire(target)?;
-    if staging::finish_pending(target)?.as_deref() == Some("restore") {
+    if staging::finish_pending(target)?.as_deref() == Some(COMMAND) {
         return print::line(&format!(
             "{}: the restore that was interrupted is finished",
             target.display()
         ));
     }
-    let partial = staging::name_of("restore");
-    if let Some(found) = names_in(target)?
-        .into_iter()
-        .find(|name| *name != LOCK && *name != partial)
-    {
-        return Err(usage!(
-            "{} is not empty, it has {found}: a backup is restored into an empty directory; move what is there away, \
-             or name another with --data-dir",
-            target.display()
-        ));
-    }
-    contents.prove(&arguments.from)?;
+    staging::refuse_occupied(target, COMMAND)?;
 
-    let staging = Staging::begin(target, "restore")?;
+    let staging = Staging::begin(target, COMMAND)?;
     let result = fill(staging.path(), &arguments.from, &contents);
     let has_read_model = match result {
         Ok(has_read_model) => has_read_model,

@@ -22,6 +22,8 @@ const JOURNAL: &str = "switch.json";
 const JOURNAL_DRAFT: &str = "switch.json.new";
 const JOURNAL_FORMAT: u32 = 1;
 const SUFFIX: &str = ".partial";
+/// What may be in a directory that counts as empty: whoever looked at it under the lock left that.
+const LOCK: &str = "LOCK";
 
 /// What is moved where, once it is decided.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,6 +135,42 @@ pub(crate) fn finish_pending(data_dir: &Path) -> Result<Option<String>, Failure>
 /// Whether a switch was decided and not finished.
 pub(crate) fn is_pending(data_dir: &Path) -> bool {
     data_dir.join(JOURNAL).exists()
+}
+
+/// Refuses a directory that holds anything, for a command that fills an empty one. What its own interrupted run left does
+/// not count; a switch that is to be finished is met under the lock.
+///
+/// # Errors
+/// A usage failure that names what is there.
+pub(crate) fn refuse_occupied(data_dir: &Path, command: &str) -> Result<(), Failure> {
+    if !data_dir.exists() || is_pending(data_dir) {
+        return Ok(());
+    }
+    let own = name_of(command);
+    let found = names_in(data_dir)?
+        .into_iter()
+        .find(|name| *name != LOCK && *name != own);
+    match found {
+        None => Ok(()),
+        Some(found) => Err(usage!(
+            "{} is not empty, it has {found}: `order-service {command}` fills an empty directory; move what is there \
+             away, or name another with --data-dir",
+            data_dir.display()
+        )),
+    }
+}
+
+/// Tells of what an interrupted command left in a data directory that is fine without it.
+pub(crate) fn tell_of_leftovers(data_dir: &Path) {
+    for command in ["restore", "log import", "log repartition"] {
+        let path = data_dir.join(name_of(command));
+        if path.exists() {
+            tracing::warn!(
+                path = %path.display(),
+                "an interrupted `order-service {command}` left this and changed nothing: delete it, or run that again"
+            );
+        }
+    }
 }
 
 /// Refuses a directory in the middle of a switch, or with the garbage of an interrupted command as its only content.

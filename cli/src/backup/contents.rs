@@ -193,15 +193,16 @@ impl FileEntry {
         directory.join(&self.path)
     }
 
-    /// A path from a file must not lead out of the directory.
+    /// A path from a file must not lead out of the directory, nor to what is not a backup's to bring.
     fn check(&self) -> anyhow::Result<()> {
-        let path = Path::new(&self.path);
-        let inside = path
-            .components()
-            .all(|part| matches!(part, Component::Normal(_)));
+        let mut parts = Path::new(&self.path).components();
+        let begins = match parts.next() {
+            Some(Component::Normal(first)) => first.to_str().is_some_and(super::is_part),
+            _ => false,
+        };
         anyhow::ensure!(
-            inside && path.components().next().is_some(),
-            "{:?} is no path within a data directory",
+            begins && parts.all(|part| matches!(part, Component::Normal(_))),
+            "{:?} is no part of a backup",
             self.path
         );
         Ok(())

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use order_log::EventLog;
@@ -18,6 +19,8 @@ use crate::manifest::Manifest;
 /// A look at the tail while it is written can meet a frame half-way, and then the one behind it whole: that looks like
 /// damage, and is gone at the next look. Damage is there at each.
 const LOOKS: u32 = 10;
+/// Pause before the second look; each further one is longer by as much.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
 
 /// Files beside a segment that spare a scan of it; made anew if they are missing.
 const HINTS: [&str; 2] = ["index", "timeindex"];
@@ -58,7 +61,9 @@ impl Backup<'_> {
                 continue;
             }
             for extension in HINTS {
-                let hints = segment.path.with_extension(extension);
+                let hints = segment
+                    .path
+                    .with_file_name(format!("{:020}.{extension}", segment.base.get()));
                 if let Ok(found) = std::fs::metadata(&hints) {
                     let name = relative(&hints, self.from)?;
                     self.copy_file(&name, found.len(), found.len())?;
@@ -119,7 +124,10 @@ fn look(directory: &Path, manifest: &Manifest) -> Result<SegmentedLog, Failure> 
         let log = engine::open_segments(directory, manifest)?;
         match engine::damage(&log, manifest) {
             None => return Ok(log),
-            Some(_) if looks < LOOKS => looks += 1,
+            Some(_) if looks < LOOKS => {
+                std::thread::sleep(BETWEEN_LOOKS * looks);
+                looks += 1;
+            }
             Some(damage) => {
                 return Err(anyhow!(
                     "the log is damaged, and a backup would hide that: {damage}; `order-service log verify` tells more"

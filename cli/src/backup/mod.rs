@@ -34,9 +34,10 @@ pub(crate) use sqlite_files::{Checkpoints, copy as copy_sqlite_file};
 
 /// The file that the `file` sink writes by default.
 const OUTBOX_LINES: &str = "outbox.jsonl";
-/// What can be in an unfinished backup besides its sign and the read model: it may be begun anew over that. A service that
-/// was started on it by mistake leaves the lock.
-const PARTS: [&str; 5] = ["log", "events.jsonl", "outbox.db", OUTBOX_LINES, "LOCK"];
+/// What a backup consists of, besides its manifest and the read model.
+const PARTS: [&str; 4] = ["log", "events.jsonl", "outbox.db", OUTBOX_LINES];
+/// What a service leaves that was started on a backup by mistake.
+const LOCK: &str = "LOCK";
 
 /// Copy a data directory, verified; also while the service runs
 #[derive(Debug, clap::Args)]
@@ -94,24 +95,31 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Whether a backup has a file or directory of this name.
+pub(crate) fn is_part(name: &str) -> bool {
+    PARTS.contains(&name) || order_projector_workers::is_read_model(name)
+}
+
 /// Makes the target directory, and marks it as unfinished before anything else is in it.
 fn claim(target: &Path, data_dir: &Path) -> Result<(), Failure> {
-    create_durably(target)?;
-    let inside = |path: &Path| {
-        path.canonicalize()
-            .with_context(|| path.display().to_string())
-    };
-    if inside(target)?.starts_with(inside(data_dir)?) {
+    let data_dir = data_dir
+        .canonicalize()
+        .with_context(|| data_dir.display().to_string())?;
+    // The target itself need not be there yet; what it will be in is.
+    let above = target.ancestors().find_map(|it| match it.as_os_str() {
+        nothing if nothing.is_empty() => Path::new(".").canonicalize().ok(),
+        _ => it.canonicalize().ok(),
+    });
+    if above.is_some_and(|above| above.starts_with(&data_dir)) {
         return Err(usage!(
             "{} is in the data directory: a backup belongs elsewhere, best on another disk",
             target.display()
         ));
     }
+    create_durably(target)?;
     let names = names_in(target)?;
     let unfinished = names.iter().any(|name| name == UNFINISHED);
-    let ours = |name: &str| {
-        name == UNFINISHED || PARTS.contains(&name) || order_projector_workers::is_read_model(name)
-    };
+    let ours = |name: &str| name == UNFINISHED || name == LOCK || is_part(name);
     if !names.is_empty() && (!unfinished || names.iter().any(|name| !ours(name))) {
         return Err(usage!(
             "{} is not empty: name a new directory for each backup",

@@ -28,14 +28,14 @@ use crate::print;
 use crate::rewrite::{
     Chains, Fingerprint, Merged, NewLog, OwnedFrame, event_of, to_binary, to_json,
 };
-use crate::staging::{self, Staging, names_in};
+use crate::staging::{self, Staging};
 
 /// Means standard input, in place of a file.
 const STANDARD: &str = "-";
 /// Where standard input is kept while it is read twice.
 const SPOOLED: &str = "input.jsonl";
-/// What may be in a directory that counts as empty.
-const LOCK: &str = "LOCK";
+/// The name this command is told by.
+const COMMAND: &str = "log import";
 
 /// Make a data directory from JSON lines, as `log export` writes them
 #[derive(Debug, clap::Args)]
@@ -84,25 +84,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         ));
     }
     let target = &config.data_dir;
+    staging::refuse_occupied(target, COMMAND)?;
     create_durably(target)?;
     let _lock = DataLock::acquire(target)?;
-    if staging::finish_pending(target)?.as_deref() == Some("log import") {
+    if staging::finish_pending(target)?.as_deref() == Some(COMMAND) {
         return print::line(&format!(
             "{}: the import that was interrupted is finished",
             target.display()
         ));
     }
-    let partial = staging::name_of("log import");
-    if let Some(found) = names_in(target)?
-        .into_iter()
-        .find(|name| *name != LOCK && *name != partial)
-    {
-        return Err(usage!(
-            "{} is not empty, it has {found}: events are imported into an empty directory; name another with --data-dir",
-            target.display()
-        ));
-    }
-    let staging = Staging::begin(target, "log import")?;
+    staging::refuse_occupied(target, COMMAND)?;
+    let staging = Staging::begin(target, COMMAND)?;
     let import = Import {
         config: &config,
         arguments,

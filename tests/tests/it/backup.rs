@@ -5,8 +5,9 @@
 //! original is killed, the backup restored, and log, rows and integration events are held against what was acknowledged.
 
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
@@ -221,11 +222,7 @@ async fn a_changed_or_missing_file_is_found_and_nothing_is_restored(store: &str)
         let verified = run(["backup".as_ref(), "--verify".as_ref(), copy.as_os_str()]);
         refused(&verified, 1, &["damaged", &name]);
         refused(&restore(&copy, &restored), 1, &["damaged", &name]);
-        let kept: Vec<_> = std::fs::read_dir(&restored)
-            .expect("the directory is there")
-            .map(|entry| entry.expect("it can be listed").file_name())
-            .collect();
-        assert_eq!(kept, ["LOCK"]);
+        assert!(!restored.exists(), "nothing was made");
     }
     std::fs::write(&events, &whole).expect("the file can be written");
 
@@ -259,10 +256,24 @@ async fn only_an_empty_directory_of_nobody_is_restored_into(store: &str) {
         &["no backup"],
     );
 
-    let service = Service::start(&data, &[]);
-    let pid = format!("process {}", service.pid());
-    refused(&restore(&copy, &data), 1, &[&pid]);
-    drop(service);
+    // An owned directory that is empty still: whoever owns it is about to fill it.
+    let owned = place.path().join("owned");
+    std::fs::create_dir(&owned).expect("the directory can be made");
+    let mut owner = Command::new("flock")
+        .arg(owned.join("LOCK"))
+        .args(["sh", "-c", "echo locked; read -r _"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("flock runs");
+    let mut said = String::new();
+    let stdout = owner.stdout.take().expect("the output is piped");
+    BufReader::new(stdout)
+        .read_line(&mut said)
+        .expect("it says that it has the lock");
+    refused(&restore(&copy, &owned), 1, &["held by process"]);
+    drop(owner.stdin.take());
+    owner.wait().expect("it ends with its input");
 
     let refusal = match Service::try_start(&copy, &[]) {
         Err(refusal) => refusal,
