@@ -5,6 +5,7 @@ mod bad_input;
 mod client;
 mod configuration;
 mod dashboard;
+mod decisions;
 mod documents;
 mod failing_disk;
 mod history;
