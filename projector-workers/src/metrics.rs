@@ -20,7 +20,9 @@ const APPLY_SECONDS: [f64; 12] = [
 ];
 
 /// Bounds of `projector_batch_size`, in records.
-const BATCH_SIZES: [f64; 8] = [1.0, 4.0, 16.0, 64.0, 256.0, 1_024.0, 4_096.0, 16_384.0];
+const BATCH_SIZES: [f64; 10] = [
+    1.0, 4.0, 16.0, 64.0, 256.0, 1_024.0, 4_096.0, 16_384.0, 65_536.0, 262_144.0,
+];
 
 /// What the workers count.
 #[derive(Debug, Clone)]

@@ -28,9 +28,11 @@ use crate::trouble::Trouble;
 use crate::workers::{ProjectorConfig, Redriven};
 use crate::{Checkpoints, Projection, ReadModel, ReadModelError};
 
-/// Most bytes of frames in one batch, whatever their count: bounds the memory of a worker, to about four times this, and
-/// the length of its transactions, to some ten thousand orders.
-const BATCH_BYTES_MAX: u64 = 4 << 20;
+/// Most bytes of frames in the batches of all workers together, whatever their count, and least of each: bounds their
+/// memory, to about four times this, and the length of their transactions. The larger a batch of updates, the more of them
+/// share a page, and a page is written once a transaction.
+const BATCH_BYTES_ALL: u64 = 16 << 20;
+const BATCH_BYTES_LEAST: u64 = 4 << 20;
 
 /// What a worker is asked to do between two batches.
 #[derive(Debug)]
@@ -263,6 +265,11 @@ impl Worker {
         ends.chain(ahead).min().unwrap_or(Offset::new(u64::MAX))
     }
 
+    fn batch_bytes_max(&self) -> u64 {
+        let share = BATCH_BYTES_ALL / u64::from(self.read_model.partition_count());
+        share.max(BATCH_BYTES_LEAST)
+    }
+
     fn apply_batch(
         &mut self,
         group: ProjectionSet,
@@ -278,7 +285,7 @@ impl Worker {
         };
         let limit = ScanLimit {
             records: records.max(1),
-            bytes: BATCH_BYTES_MAX,
+            bytes: self.batch_bytes_max(),
             until,
         };
         let to = self.batch.fill(self.log.as_ref(), from, limit)?;

@@ -30,10 +30,10 @@ pub struct ProjectorConfig {
 }
 
 impl ProjectorConfig {
-    /// More than fits the bytes of a batch, unless all of its events are small. Batches grow with what waits: while the
-    /// projector keeps up they are small. Updates spread over a large table take half the time each in batches of 60,000
-    /// that they take in batches of 10,000, because more of them share a page.
-    pub const BATCH_RECORDS_MAX_DEFAULT: u64 = 65_536;
+    /// More than fits the bytes of a batch, unless its events are small. Batches grow with what waits: while the projector
+    /// keeps up they are small. Updates spread over a large table take half the time each in batches of 60,000 that they
+    /// take in batches of 10,000, because more of them share a page.
+    pub const BATCH_RECORDS_MAX_DEFAULT: u64 = 262_144;
 }
 
 /// One projection of one partition, as seen now.

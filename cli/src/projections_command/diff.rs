@@ -19,6 +19,7 @@ use crate::engine;
 use crate::failure::{Failure, usage};
 use crate::manifest::Manifest;
 use crate::print;
+use crate::staging;
 
 /// Where the log is folded again, within the data directory: where there is space for the rows, there is for a copy.
 const SCRATCH: &str = "projections-diff";
@@ -47,6 +48,12 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let config = arguments.data_directory.load()?.config;
     crate::logging::start(&config.logging)?;
+    if staging::is_pending(&config.data_dir) {
+        return Err(usage!(
+            "{}: an interrupted command is switching to its result; start the service, which finishes that, and compare then",
+            config.data_dir.display()
+        ));
+    }
     let manifest = Manifest::read(&config.data_dir)?;
     let live = read_model_config(&config, &manifest);
     let log = engine::open_read_only(&config.data_dir, &manifest)?;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use order_log::{DataLock, EventLog, LogError};
+use order_log::{EventLog, LogError};
 use order_projector_workers::{
     Action, OfflineProjections, Projection, ProjectorConfig, ReadModel, ReadModelConfig,
     ReadModelError,
@@ -11,6 +11,7 @@ use order_projector_workers::{
 
 use super::view::{OneProjection, Overview, ParkedOrder, Redriven, Task};
 use crate::config::{Config, DataDirectoryFlags};
+use crate::data_directory::DataDirectory;
 use crate::engine;
 use crate::failure::{Failure, usage};
 use crate::manifest::Manifest;
@@ -22,7 +23,7 @@ const PARKED_PAGE: usize = 1_000;
 pub(super) struct Offline {
     projections: OfflineProjections,
     log: Arc<dyn EventLog>,
-    _lock: DataLock,
+    _directory: DataDirectory,
 }
 
 impl Offline {
@@ -33,16 +34,17 @@ impl Offline {
     pub(super) fn open(flags: &DataDirectoryFlags) -> Result<Self, Failure> {
         let config = flags.load()?.config;
         crate::logging::start(&config.logging)?;
-        let manifest = Manifest::read(&config.data_dir)?;
-        let lock = DataLock::acquire(&config.data_dir).map_err(|error| refused(error, &config))?;
-        let log = engine::open_read_only(&config.data_dir, &manifest)?;
-        let read_model = ReadModel::open(read_model_config(&config, &manifest)).map_err(unfit)?;
+        let directory = DataDirectory::own_existing(&config.data_dir)
+            .map_err(|failure| refused(failure, &config))?;
+        let manifest = &directory.manifest;
+        let log = engine::open_read_only(&config.data_dir, manifest)?;
+        let read_model = ReadModel::open(read_model_config(&config, manifest)).map_err(unfit)?;
         let projections =
             OfflineProjections::new(&*log, read_model, projector_config(&config)).map_err(unfit)?;
         Ok(Self {
             projections,
             log,
-            _lock: lock,
+            _directory: directory,
         })
     }
 
@@ -104,18 +106,17 @@ impl Offline {
 }
 
 /// The refusal of a directory that a service owns: by whom, and how to ask it.
-fn refused(error: LogError, config: &Config) -> Failure {
-    match error {
-        LogError::Locked { holder, .. } => {
-            let address = config.admin_listen.unwrap_or(config.listen);
-            usage!(
-                "{} is owned by process {holder}: ask that service, with --url http://{address} (or where it listens), or \
-                 stop it first",
-                config.data_dir.display()
-            )
-        }
-        other => other.into(),
-    }
+fn refused(failure: Failure, config: &Config) -> Failure {
+    let (Failure::Usage(error) | Failure::Failed(error)) = &failure;
+    let Some(LogError::Locked { holder, .. }) = error.downcast_ref() else {
+        return failure;
+    };
+    let address = config.admin_listen.unwrap_or(config.listen);
+    usage!(
+        "{} is owned by process {holder}: ask that service, with --url http://{address} (or where it listens), or stop it \
+         first",
+        config.data_dir.display()
+    )
 }
 
 /// What does not fit is the asker's to change.
