@@ -2,11 +2,12 @@
 
 use order_api::Check;
 use order_log::EventLog;
+use order_log::segmented::Scrub;
 use order_outbox::Outbox;
 
 /// Asks both. The service is of use as long as one partition takes writes, and whether the outside world hears of them
 /// or not.
-pub(crate) fn checks(log: &dyn EventLog, outbox: &Outbox) -> Vec<Check> {
+pub(crate) fn checks(log: &dyn EventLog, scrub: Option<&Scrub>, outbox: &Outbox) -> Vec<Check> {
     let partitions = log.status();
     let none_writable = partitions
         .iter()
@@ -39,5 +40,30 @@ pub(crate) fn checks(log: &dyn EventLog, outbox: &Outbox) -> Vec<Check> {
             str::to_owned,
         ),
     };
-    log_checks.chain([outbox_check]).collect()
+    log_checks
+        .chain(scrub.map(scrub_check))
+        .chain([outbox_check])
+        .collect()
+}
+
+/// Damage in old segments stops nobody, but it wants a person: the first one is named.
+fn scrub_check(scrub: &Scrub) -> Check {
+    let status = scrub.status();
+    Check {
+        name: "log-scrub".to_owned(),
+        ok: status.damaged.is_empty(),
+        required: false,
+        detail: match status.damaged.as_slice() {
+            [] => format!("{} bytes read, {} passes", status.bytes, status.passes),
+            [first, more @ ..] => format!(
+                "{}: damaged at byte {} (offset {} of partition {}): {}; {} more segments",
+                first.path.display(),
+                first.position,
+                first.offset,
+                first.partition,
+                first.reason,
+                more.len()
+            ),
+        },
+    }
 }

@@ -5,12 +5,14 @@
 //! readers of the log end where they are and go on from their checkpoints at the next start.
 
 use std::net::{SocketAddr, TcpListener};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use order_api::{Api, ApiConfig, ApiParts, Endpoints, Listener};
 use order_command_workers::{CommandWorkers, CommandWorkersConfig, Snapshots};
+use order_log::segmented::Scrub;
 use order_log::{EventLog, PartitionId};
 use order_outbox::Outbox;
 use order_projector_workers::{
@@ -138,6 +140,7 @@ fn listeners(public: TcpListener, admin: Option<TcpListener>) -> std::io::Result
 /// The rooms below the API, open.
 struct Rooms {
     log: Arc<dyn EventLog>,
+    scrub: Option<Arc<Scrub>>,
     read_model: Arc<ReadModel>,
     projector: Arc<ProjectorWorkers>,
     commands: CommandWorkers,
@@ -173,8 +176,15 @@ impl Rooms {
             elapsed_ms = millis(step.elapsed()),
             "the log is open"
         );
+        let scrub = NonZeroU64::new(config.log.scrub_bytes_per_second)
+            .map(|bytes_per_second| log.start_scrub(bytes_per_second))
+            .transpose()
+            .context("start the scrub of the log")?
+            .flatten()
+            .map(Arc::new);
         registry.register(Box::new(LogMetrics::new(
             Arc::clone(&log),
+            scrub.clone(),
             directory.path.clone(),
             config.durability.0,
         )?))?;
@@ -214,6 +224,7 @@ impl Rooms {
         info!(sink = %config.outbox.sink, pending = outbox.status().pending, "the outbox runs");
         Ok(Self {
             log,
+            scrub,
             read_model,
             projector,
             commands,
@@ -241,6 +252,7 @@ impl Rooms {
             ("log_id", manifest.log_id.to_string()),
         ];
         let (log, outbox) = (Arc::clone(&self.log), Arc::clone(&self.outbox));
+        let scrub = self.scrub.clone();
         let parts = ApiParts {
             commands: self.commands.clone(),
             read_model: Arc::clone(&self.read_model),
@@ -254,7 +266,7 @@ impl Rooms {
             }),
             registry: self.registry.clone(),
             facts: facts.map(|(name, value)| (name.to_owned(), value)).to_vec(),
-            checks: Box::new(move || readiness::checks(&*log, &outbox)),
+            checks: Box::new(move || readiness::checks(&*log, scrub.as_deref(), &outbox)),
         };
         let former = manifest.rewritten.iter().flat_map(|it| &it.former_log_ids);
         let api_config = ApiConfig {

@@ -94,6 +94,10 @@ pub trait DiskFile: Send + Sync + Debug {
     /// Whatever the file system says, `UnexpectedEof` past the end.
     fn read_exact_at(&self, bytes: &mut [u8], position: u64) -> io::Result<()>;
 
+    /// Asks the operating system to forget what it cached of the file and nobody maps or has yet to write, so that the next
+    /// read asks the disk. A hint: nothing depends on it.
+    fn forget_cached(&self) {}
+
     /// Makes all bytes written so far durable, and the length.
     ///
     /// # Errors

@@ -1,9 +1,12 @@
 //! The seam: what every log engine does. Sized for whole batches, so that a remote engine can stand behind it.
 
 use std::fmt::Debug;
+use std::io;
+use std::num::NonZeroU64;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
+use crate::segmented::Scrub;
 use crate::{AppendTime, Batch, Frame, LogError, Offset, PartitionId};
 
 /// What an engine wants its records encoded as.
@@ -34,6 +37,15 @@ pub trait EventLog: Send + Sync + Debug {
     /// # Errors
     /// [`LogError::NoSuchPartition`].
     fn reader(&self, partition: PartitionId) -> Result<Box<dyn PartitionReader>, LogError>;
+
+    /// Starts reading again, in the background and at no more than `bytes_per_second`, what nobody reads: rot should be
+    /// found while there is a backup. `None` from an engine that has nothing to read that way.
+    ///
+    /// # Errors
+    /// If the background thread cannot be made.
+    fn start_scrub(&self, _bytes_per_second: NonZeroU64) -> io::Result<Option<Scrub>> {
+        Ok(None)
+    }
 
     /// How every partition stands, for metrics and readiness. Cheap enough for a scrape.
     fn status(&self) -> Vec<PartitionStatus>;

@@ -2,6 +2,8 @@
 //!
 //! `layout` has the bytes, `recovery` what a crash leaves, `writer` the write path, `reader` the read path.
 
+#[cfg(test)]
+mod bits;
 mod epoch;
 mod flusher;
 mod partition;
@@ -13,6 +15,7 @@ mod repair;
 #[cfg(test)]
 mod repair_tests;
 mod salvage;
+mod scrub;
 mod segment;
 mod segment_bytes;
 #[cfg(test)]
@@ -24,6 +27,7 @@ mod verify;
 mod writer;
 
 use std::io;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -47,6 +51,7 @@ use segment::Segment;
 use writer::SegmentedWriter;
 
 pub use repair::{KnownLoss, LostRange, RepairPlan, SegmentRepair};
+pub use scrub::{Scrub, ScrubStatus};
 pub use verify::{Finding, LostRecords, SegmentInfo, VerifyReport};
 
 /// How often durability `os` syncs in the background: bounds how long a write stays invisible, promises nothing.
@@ -242,6 +247,10 @@ impl EventLog for SegmentedLog {
         Ok(Box::new(SegmentedReader {
             partition: Arc::clone(self.partition(partition)?),
         }))
+    }
+
+    fn start_scrub(&self, bytes_per_second: NonZeroU64) -> io::Result<Option<Scrub>> {
+        Scrub::start(self.partitions.clone(), bytes_per_second).map(Some)
     }
 
     fn status(&self) -> Vec<PartitionStatus> {

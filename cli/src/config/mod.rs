@@ -148,6 +148,8 @@ impl Token {
 pub(crate) struct Log {
     /// Largest segment, in bytes.
     pub(crate) segment_bytes_max: u64,
+    /// How fast sealed segments are read again in the background to find rot, in bytes a second; 0 for not at all.
+    pub(crate) scrub_bytes_per_second: u64,
 }
 
 /// Settings of the command workers.
@@ -206,6 +208,8 @@ impl Default for Config {
             },
             log: Log {
                 segment_bytes_max: SegmentedConfig::SEGMENT_BYTES_MAX_DEFAULT,
+                // 10 GiB in three quarters of an hour, and too little for anybody to notice.
+                scrub_bytes_per_second: 4 * 1024 * 1024,
             },
             commands: Commands {
                 queue_max: 8_192,

@@ -85,6 +85,12 @@ impl DiskFile for RealFile {
         self.0.read_exact_at(bytes, position)
     }
 
+    fn forget_cached(&self) {
+        if let Err(error) = rustix::fs::fadvise(&self.0, 0, None, rustix::fs::Advice::DontNeed) {
+            tracing::debug!(%error, "the cache does not take advice");
+        }
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         self.0.sync_data()
     }

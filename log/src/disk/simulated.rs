@@ -142,6 +142,23 @@ impl SimulatedDisk {
         self.state().free_bytes = bytes;
     }
 
+    /// A disk that holds these directories and files, all of them durable.
+    pub(crate) fn with_files(directories: &[&Path], files: Vec<(PathBuf, Vec<u8>)>) -> Self {
+        let mut state = State {
+            free_bytes: u64::MAX,
+            ..State::default()
+        };
+        for directory in directories {
+            state.names.insert((*directory).to_owned(), DIRECTORY);
+        }
+        for (path, bytes) in files {
+            state.names.insert(path, state.images.len());
+            state.images.push(Image::new(bytes));
+        }
+        state.durable_names = state.names.clone();
+        Self(Arc::new(Mutex::new(state)))
+    }
+
     /// The disk as it is when the power is back: what was synced, and by chance any part of the rest.
     pub(crate) fn after_power_loss(&self, random: &mut Random) -> Self {
         let state = self.state();

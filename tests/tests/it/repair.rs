@@ -241,3 +241,62 @@ fn repair_refuses_what_is_no_segmented_log() {
     let refused = log("repair", nowhere.path(), &["--yes"]);
     assert_eq!(refused.status.code(), Some(2), "{}", told(&refused));
 }
+
+#[tokio::test]
+async fn rot_in_a_sealed_segment_is_told_before_anybody_needs_it() {
+    let data = tempfile::tempdir().expect("a temporary directory");
+    let service = Service::start(data.path(), &["--partitions", "1"]);
+    let client = Client::of(&service);
+    let mut large = an_order();
+    let line = large["lines"][0].clone();
+    large["lines"] = (0..500).map(|_| line.clone()).collect();
+    let segments = || {
+        let entries = std::fs::read_dir(data.path().join("log/p000")).expect("the log is there");
+        entries
+            .filter(|entry| {
+                let name = entry.as_ref().expect("an entry reads").file_name();
+                name.to_string_lossy().ends_with(".seg")
+            })
+            .count()
+    };
+    for _ in 0..1000 {
+        client.place(&large).await;
+        if segments() > 1 {
+            break;
+        }
+    }
+    assert!(segments() > 1, "the log has a sealed segment");
+    assert!(service.terminate().success());
+    // The customer of the second order: whoever reads on from the last checkpoint does not meet it.
+    let path = segment(data.path(), 0);
+    let mut bytes = std::fs::read(&path).expect("the segment reads");
+    bytes[20_000] ^= 0x10;
+    std::fs::write(&path, bytes).expect("the segment can be written");
+
+    let service = Service::start(data.path(), &[]);
+    let client = Client::of(&service);
+    let mut told = String::new();
+    for _ in 0..1200 {
+        told = client.get("/readyz").send().await.expect(200).text;
+        if told.contains("degraded") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(told.contains("degraded"), "{told}");
+    let why = client.get("/readyz?verbose").send().await.expect(200).text;
+    for word in [
+        "log-scrub",
+        &path.display().to_string(),
+        "(offset ",
+        "checksum",
+    ] {
+        assert!(why.contains(word), "`{word}` is not in: {why}");
+    }
+    let metrics = client.metrics().await;
+    assert!(
+        metrics.contains("log_scrub_damaged_segments{partition=\"0\"} 1"),
+        "{metrics}"
+    );
+    client.place(&an_order()).await;
+}
