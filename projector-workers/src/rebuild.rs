@@ -24,9 +24,10 @@ use crate::{Checkpoints, Projection, ProjectorConfig, ReadModelError};
 /// Most records of a transaction while workers share the file: they wait for the writer some ten milliseconds at most.
 const BATCH_RECORDS_BESIDE: u64 = 2_048;
 
-/// For each moment that a transaction took, moments that the workers of the same file get to catch up: they have at least
-/// four fifths of the writer when they need it.
-const LIVE_SHARE: u32 = 4;
+/// For each moment that a transaction took, moments that the workers of the same file get to catch up, by the round of
+/// catching up: in the long first one they have four fifths of the writer when they need it. Later ones must be faster than
+/// the log grows, or there would be no end; there is little left by then.
+const LIVE_SHARES: [u32; 4] = [4, 4, 1, 1];
 /// The longest it gives way at once.
 const GIVE_WAY_MAX: Duration = Duration::from_millis(500);
 /// Between two looks at whether the workers have caught up.
@@ -35,7 +36,7 @@ const LOOK: Duration = Duration::from_millis(1);
 /// Records that may be left when the live tables are held for the last of them.
 const LEFT_FEW: u64 = BATCH_RECORDS_BESIDE;
 /// Rounds of catching up before the live tables are held, however much is left.
-const ROUNDS_MAX: u32 = 50;
+const ROUNDS_MAX: usize = 8;
 
 /// Rows deleted in one transaction.
 const ROWS_DISCARDED: u32 = 2_000;
@@ -59,6 +60,8 @@ struct Workers {
     side: Side,
     checkpoints: Arc<Checkpoints>,
     workers: Vec<Worker>,
+    /// How much it gives way: see [`LIVE_SHARES`].
+    live_share: u32,
 }
 
 impl Rebuild {
@@ -140,7 +143,7 @@ impl Rebuild {
                 }
                 discarded += u64::from(ROWS_DISCARDED);
                 self.progress.set_done(discarded);
-                self.give_way(shard, started.elapsed());
+                self.give_way(shard, started.elapsed() * LIVE_SHARES[0]);
             }
         }
         Ok(())
@@ -242,6 +245,7 @@ impl Rebuild {
             side,
             checkpoints,
             workers,
+            live_share: LIVE_SHARES[0],
         })
     }
 
@@ -273,7 +277,8 @@ impl Rebuild {
 
     /// Catches up with tables that move on, until little is left.
     fn nearly_catch_up(&self, workers: &mut Workers) -> Result<(), TaskEnd> {
-        for _ in 0..ROUNDS_MAX {
+        for round in 0..ROUNDS_MAX {
+            workers.live_share = LIVE_SHARES.get(round).copied().unwrap_or(0);
             self.catch_up(workers)?;
             if self.left(workers) <= LEFT_FEW {
                 break;
@@ -315,20 +320,20 @@ impl Rebuild {
                 }
                 self.progress.set_done(self.applied(workers));
                 let shard = self.board.read_model().shard_of(partition);
-                self.give_way(shard, started.elapsed());
+                self.give_way(shard, started.elapsed() * workers.live_share);
             }
         }
         Ok(())
     }
 
-    /// Lets the workers of a file catch up before it takes the writer again.
-    fn give_way(&self, shard: u16, took: Duration) {
+    /// Lets the workers of a file catch up before it takes the writer again, for a time at most.
+    fn give_way(&self, shard: u16, most: Duration) {
         let model = self.board.read_model();
         // While the live tables are held, everybody waits for this to end.
         if !self.beside_workers || model.is_held(self.projection) {
             return;
         }
-        let most = (took * LIVE_SHARE).min(GIVE_WAY_MAX);
+        let most = most.min(GIVE_WAY_MAX);
         let started = Instant::now();
         let is_behind = |partition| {
             let end = self.board.log(partition).durable_end();
