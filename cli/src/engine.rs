@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use order_domain::EventKind;
 use order_log::disk::{Disk, RealDisk};
@@ -74,11 +75,39 @@ pub(crate) fn open_read_only(
     manifest: &Manifest,
 ) -> Result<Arc<dyn EventLog>, Failure> {
     match manifest.store {
-        Store::Segmented => Ok(Arc::new(open_segments(directory, manifest)?)),
+        Store::Segmented => Ok(Arc::new(open_segments_beside_a_writer(
+            directory, manifest,
+        )?)),
         Store::Jsonl => {
             let jsonl = jsonl_config(directory, manifest);
             Ok(Arc::new(JsonlLog::open_read_only(jsonl, &disk())?))
         }
+    }
+}
+
+/// Looks at a log that is being written before what seems damaged is taken for it.
+const LOOKS: u32 = 10;
+/// Pause before the second look; each further one is longer by as much.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
+
+/// Opens a segmented log for reading that a service may be writing: up to where it ends now. A look at the tail can meet a
+/// frame half-way and then the one behind it whole. That looks like damage, and is gone at the next look; damage is there at
+/// each.
+///
+/// # Errors
+/// A failure with what the log said; damage is none.
+pub(crate) fn open_segments_beside_a_writer(
+    directory: &Path,
+    manifest: &Manifest,
+) -> Result<SegmentedLog, Failure> {
+    let mut looks = 1;
+    loop {
+        let log = open_segments(directory, manifest)?;
+        if looks == LOOKS || damage(&log, manifest).is_none() {
+            return Ok(log);
+        }
+        std::thread::sleep(BETWEEN_LOOKS * looks);
+        looks += 1;
     }
 }
 

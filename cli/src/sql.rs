@@ -8,6 +8,7 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
+use order_projector_workers::read_model_files;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
@@ -50,7 +51,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let config = arguments.data_directory.load()?.config;
     Manifest::read(&config.data_dir)?;
-    let files = read_model_files(&config.data_dir)?;
+    let files = files_of(&config.data_dir)?;
     let connection = open(&files)?;
     let mut statement = connection
         .prepare(&arguments.statement)
@@ -76,7 +77,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 /// A usage failure for a directory without a read model; a failure with what SQLite said.
 pub(crate) fn checkpoints(directory: &Path) -> Result<Vec<(usize, u64)>, Failure> {
     let mut checkpoints = Vec::new();
-    for file in read_model_files(directory)? {
+    for file in files_of(directory)? {
         let connection = open(std::slice::from_ref(&file))?;
         let reading = || format!("read the checkpoints in {}", file.display());
         let mut statement = connection
@@ -95,24 +96,8 @@ pub(crate) fn checkpoints(directory: &Path) -> Result<Vec<(usize, u64)>, Failure
 }
 
 /// `read.db`, or `read-000.db` and its siblings.
-fn read_model_files(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
-    let entries = std::fs::read_dir(directory)
-        .with_context(|| format!("list {}", directory.display()))?
-        .collect::<Result<Vec<_>, _>>()
-        .with_context(|| format!("list {}", directory.display()))?;
-    let is_shard = |name: &str| {
-        let number = name
-            .strip_prefix("read-")
-            .and_then(|rest| rest.strip_suffix(".db"));
-        name == "read.db"
-            || number.is_some_and(|it| it.len() == 3 && it.bytes().all(|b| b.is_ascii_digit()))
-    };
-    let mut files: Vec<PathBuf> = entries
-        .into_iter()
-        .filter(|entry| entry.file_name().to_str().is_some_and(is_shard))
-        .map(|entry| entry.path())
-        .collect();
-    files.sort();
+fn files_of(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let files = read_model_files(directory)?;
     if files.is_empty() {
         return Err(usage!(
             "{} has no read model yet: start `order-service serve` once",

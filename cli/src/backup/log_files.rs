@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use order_log::EventLog;
@@ -15,12 +14,6 @@ use crate::config::Store;
 use crate::engine;
 use crate::failure::Failure;
 use crate::manifest::Manifest;
-
-/// A look at the tail while it is written can meet a frame half-way, and then the one behind it whole: that looks like
-/// damage, and is gone at the next look. Damage is there at each.
-const LOOKS: u32 = 10;
-/// Pause before the second look; each further one is longer by as much.
-const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
 
 /// Files beside a segment that spare a scan of it; made anew if they are missing.
 const HINTS: [&str; 2] = ["index", "timeindex"];
@@ -35,7 +28,13 @@ impl Backup<'_> {
     }
 
     fn copy_segments(&mut self, manifest: &Manifest) -> Result<Vec<u64>, Failure> {
-        let log = look(self.from, manifest)?;
+        let log = engine::open_segments_beside_a_writer(self.from, manifest)?;
+        if let Some(damage) = engine::damage(&log, manifest) {
+            return Err(anyhow!(
+                "the log is damaged, and a backup would hide that: {damage}; `order-service log verify` tells more"
+            )
+            .into());
+        }
         let active: BTreeMap<_, _> = log
             .status()
             .into_iter()
@@ -115,27 +114,6 @@ pub(crate) fn ends_of(log: &dyn EventLog) -> Vec<u64> {
         .iter()
         .map(|status| status.durable_end.get())
         .collect()
-}
-
-/// The log as it stands now, while a service may be writing it.
-fn look(directory: &Path, manifest: &Manifest) -> Result<SegmentedLog, Failure> {
-    let mut looks = 1;
-    loop {
-        let log = engine::open_segments(directory, manifest)?;
-        match engine::damage(&log, manifest) {
-            None => return Ok(log),
-            Some(_) if looks < LOOKS => {
-                std::thread::sleep(BETWEEN_LOOKS * looks);
-                looks += 1;
-            }
-            Some(damage) => {
-                return Err(anyhow!(
-                    "the log is damaged, and a backup would hide that: {damage}; `order-service log verify` tells more"
-                )
-                .into());
-            }
-        }
-    }
 }
 
 /// Proves every frame of a segmented log that nobody writes.

@@ -176,3 +176,48 @@ pub(crate) fn copy<'a>(from: &Path, to: &'a Path) -> Result<&'a Path, Failure> {
         Some(verdict) => Err(anyhow!("{} is damaged: {verdict}", from.display()).into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use order_log::PartitionId;
+
+    use super::*;
+
+    fn checkpoints(read_model: &[u64], cursors: &[u64]) -> Checkpoints {
+        let checkpoints = (0..)
+            .map(PartitionId::new)
+            .zip(read_model.iter().copied().map(Offset::new));
+        Checkpoints {
+            read_model: Some(vec![StoredReadModel {
+                log_id: "a log".to_owned(),
+                checkpoints: checkpoints.collect(),
+            }]),
+            cursors: cursors.iter().copied().map(Offset::new).collect(),
+        }
+    }
+
+    #[test]
+    fn rows_and_cursors_may_be_at_the_logs_end_and_not_beyond() {
+        checkpoints(&[3, 5], &[3, 0]).check(&[3, 5]).unwrap();
+        for (ahead, word) in [
+            (
+                checkpoints(&[3, 6], &[0, 0]),
+                "read model is at 6 in partition 1",
+            ),
+            (
+                checkpoints(&[3, 5], &[4, 0]),
+                "outbox is at 4 in partition 0",
+            ),
+            (checkpoints(&[0, 0, 0], &[0, 0]), "in partition 2"),
+            (checkpoints(&[0, 0], &[0, 0, 0]), "in partition 2"),
+        ] {
+            let refused = ahead.check(&[3, 5]).unwrap_err().to_string();
+            assert!(refused.contains(word), "{refused}");
+        }
+        assert!(checkpoints(&[4], &[]).ahead(&[3]).is_some());
+        assert!(
+            checkpoints(&[3], &[9]).ahead(&[3]).is_none(),
+            "of the read model alone"
+        );
+    }
+}

@@ -138,7 +138,7 @@ impl Export<'_> {
         unless_closed(to.flush())?;
         if renumbered.gaps > 0 {
             eprintln!(
-                "order-service: {} offsets were compacted away: the events behind them are numbered anew",
+                "order-service: {} offsets have no record any more: the events behind them are numbered anew",
                 renumbered.gaps
             );
         }
@@ -200,7 +200,10 @@ impl Renumbered {
                 let place = index(previous).and_then(|at| places.get(at)).copied();
                 let place = place.filter(|place| *place != Self::NOWHERE);
                 Some(Offset::new(place.ok_or_else(|| {
-                    anyhow!("it follows a frame at {previous} that is not there")
+                    anyhow!(
+                        "its order lost events: it follows a frame at {previous} that a repair declared lost, which the \
+                         file could not say"
+                    )
                 })?))
             }
         };

@@ -12,7 +12,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
-use order_domain::{Event, Idempotency, OrderId};
+use order_domain::{Idempotency, OrderId, Timestamp, fold_owned};
 use order_log::jsonl::JsonlLog;
 use order_log::{DataLock, EventLog, Offset, PartitionId, ScanLimit};
 use order_outbox::OfflineOutbox;
@@ -241,33 +241,32 @@ impl Import<'_> {
         PartitionId::new(self.partitioner.partition_of(id.text(text).as_bytes()))
     }
 
-    /// Every event must be one, and an order must begin with its beginning.
+    /// Every event must be one, and what has nothing before it must make an order.
     fn look(&self, frame: &OwnedFrame, home: PartitionId, found: &mut Found) -> anyhow::Result<()> {
-        for (index, (tag, bytes)) in frame.records.iter().enumerate() {
+        let id = OrderId::from_bytes(*frame.key.as_bytes());
+        let at = Timestamp::from_micros(frame.appended_at.as_micros());
+        let mut order = None;
+        for (tag, bytes) in &frame.records {
             let recorded = event_of(*tag, bytes)?;
-            let begins = matches!(recorded.event, Event::OrderPlaced { .. });
-            let is_first = frame.sequence == 1 && index == 0;
-            if begins != is_first {
-                return Err(anyhow!(
-                    "{} is no event for version {} of an order",
-                    recorded.event.kind().name(),
-                    u64::from(frame.sequence) + index as u64
-                ));
+            if let (true, Some(used)) = (
+                recorded.event.key_scope(id).is_none(),
+                &recorded.context.idempotency,
+            ) {
+                let key = Idempotency::client_key(&used.key);
+                found.has_stray_keys |= self.partitioner.partition_of(key.as_bytes()) != home.get();
             }
-            if let (true, Some(used)) = (begins, &recorded.context.idempotency) {
-                let of_key = self
-                    .partitioner
-                    .partition_of(Idempotency::client_key(&used.key).as_bytes());
-                found.has_stray_keys |= of_key != home.get();
+            if frame.previous.is_none() {
+                fold_owned(&mut order, id, recorded.event, at)?;
             }
         }
-        if frame.previous.is_none() && frame.sequence != 1 {
-            return Err(anyhow!(
-                "nothing is before it, and it begins with version {} of its order",
-                frame.sequence
-            ));
+        let last = u64::from(frame.sequence) + frame.records.len() as u64 - 1;
+        match order {
+            Some(order) if u64::from(order.version.get()) != last => Err(anyhow!(
+                "it makes version {} of its order, and says {last}",
+                order.version.get()
+            )),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Reads the new log back and holds it against the file. Returns its ends.

@@ -233,7 +233,9 @@ impl Repartition<'_> {
                 .map(|previous| {
                     moved.to(previous).ok_or_else(|| {
                         anyhow!(
-                            "the frame at offset {} of partition {from} follows one at {previous} that is not there",
+                            "order {} lost events: its frame at offset {} of partition {from} follows one at {previous} \
+                             that a repair declared lost; a rewritten log could not say so",
+                            OrderId::from_bytes(*frame.key.as_bytes()),
                             frame.base
                         )
                     })

@@ -5,7 +5,7 @@
 //! against what it was. Then the rewriting is killed at every rename it makes, and the data directory opened as it is.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::client::{Answer, Client, an_order};
 use crate::history::History;
-use crate::renames::{Run, run_killed_at_rename};
+use crate::renames::{REMOVALS, RENAMES, Run, run_killed_at, run_with_fault};
 use crate::service::{Service, run, stdout_of};
 use crate::stores::on_both_stores;
 use crate::waits::{caught_up, eventually};
@@ -22,6 +22,7 @@ use crate::writers::{Dice, Ledger, Writer};
 on_both_stores! {
     from_four_partitions_to_one_to_seven_and_back_nothing_is_lost_doubled_or_told_twice,
     killed_at_every_rename_the_data_are_those_of_before_or_of_after,
+    a_disk_that_is_full_or_fails_leaves_the_data_as_they_were,
     what_cannot_be_rewritten_is_refused_and_not_touched,
 }
 
@@ -213,10 +214,9 @@ async fn from_four_partitions_to_one_to_seven_and_back_nothing_is_lost_doubled_o
     history.assert_all_was_told(data);
 }
 
-async fn killed_at_every_rename_the_data_are_those_of_before_or_of_after(store: &str) {
-    const RENAMES_MAX: usize = 200;
-    let place = tempfile::tempdir().expect("a temporary directory");
-    let original = place.path().join("original");
+/// A stopped service's directory with a small log in three partitions, in `place`.
+async fn small(store: &str, place: &Path) -> PathBuf {
+    let original = place.join("original");
     let service = Service::start(&original, &["--store", store, "--partitions", "3"]);
     let client = Client::of(&service);
     for _ in 0..12 {
@@ -225,60 +225,115 @@ async fn killed_at_every_rename_the_data_are_those_of_before_or_of_after(store: 
     }
     caught_up(&client).await;
     assert!(service.terminate().success());
-    let (events, told) = (events_of(&original), lines_told(&original));
+    original
+}
 
-    let mut kills = 0;
-    for when in 1..RENAMES_MAX {
-        let data = place.path().join(format!("killed-at-{when}"));
-        let copied = Command::new("cp")
-            .arg("-r")
-            .args([&original, &data])
-            .status();
-        assert!(copied.is_ok_and(|status| status.success()));
-        let arguments = ["log", "repartition", "--partitions", "2", "--data-dir"];
-        match run_killed_at_rename(&arguments, &data, when) {
-            None => return,
-            Some(Run::Done) => {
-                assert!(events_of(&data) == events);
-                assert!(kills > 6, "only {kills} renames were met");
-                return;
-            }
-            Some(Run::Killed) => kills += 1,
+fn copy_of(original: &Path, name: &str) -> PathBuf {
+    let copy = original.with_file_name(name);
+    let copied = Command::new("cp")
+        .arg("-r")
+        .args([original, &copy])
+        .status();
+    assert!(copied.is_ok_and(|status| status.success()));
+    copy
+}
+
+/// Goes on with a directory in which the rewriting ended somehow, in one of three ways in turn: a service that starts, the
+/// command once more, and a look that only reads before the log is proven. What is there must be what was there.
+async fn go_on(data: &Path, turn: usize) {
+    match turn % 3 {
+        0 => {
+            settle(data).await;
+            History::of(data).assert_rows_equal_it(data);
         }
-        // In turn: a service that starts, the command once more, and a look that only reads.
-        if when % 3 == 0 {
-            let service = Service::start(&data, &[]);
-            caught_up(&Client::of(&service)).await;
-            assert!(service.terminate().success());
-            History::of(&data).assert_rows_equal_it(&data);
-        } else if when % 3 == 1 {
-            done(&repartition(&data, "2", &["--discard-old"]));
-        } else {
-            let look = run([
-                "log".as_ref(),
-                "ls".as_ref(),
-                "--data-dir".as_ref(),
-                data.as_os_str(),
-            ]);
+        1 => drop(done(&repartition(data, "2", &["--discard-old"]))),
+        _ => {
+            let log = |command: &str| {
+                run([
+                    "log".as_ref(),
+                    command.as_ref(),
+                    "--data-dir".as_ref(),
+                    data.as_os_str(),
+                ])
+            };
+            let look = log("ls");
             let told = String::from_utf8_lossy(&look.stderr);
             assert!(
                 look.status.success() || told.contains("nothing is lost"),
                 "{look:?}"
             );
-            let verify = run([
-                "log".as_ref(),
-                "verify".as_ref(),
-                "--data-dir".as_ref(),
-                data.as_os_str(),
-            ]);
-            done(&verify);
+            done(&log("verify"));
         }
-        assert!(events_of(&data) == events, "killed at rename {when}");
+    }
+}
+
+async fn killed_at_every_rename_the_data_are_those_of_before_or_of_after(store: &str) {
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let original = small(store, place.path()).await;
+    killed_at_every(RENAMES, &original, 6).await;
+}
+
+#[tokio::test]
+async fn killed_at_every_removal_the_data_are_those_of_before_or_of_after() {
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let original = small("jsonl", place.path()).await;
+    killed_at_every(REMOVALS, &original, 6).await;
+}
+
+/// Kills the rewriting at each of `calls`, of which there are more than `calls_min`.
+async fn killed_at_every(calls: &str, original: &Path, calls_min: usize) {
+    const CALLS_MAX: usize = 200;
+    let (events, told) = (events_of(original), lines_told(original));
+    let arguments = ["log", "repartition", "--partitions", "2"];
+    let arguments = [&arguments[..], &["--discard-old", "--data-dir"]].concat();
+    for when in 1..CALLS_MAX {
+        let data = copy_of(original, &format!("killed-at-{when}"));
+        match run_killed_at(calls, when, &arguments, &data) {
+            None => return,
+            Some(Run::Done) => {
+                assert!(events_of(&data) == events);
+                assert!(when > calls_min, "only {when} calls were met");
+                return;
+            }
+            Some(Run::Killed) => {}
+        }
+        go_on(&data, when).await;
+        assert!(events_of(&data) == events, "killed at call {when}");
         settle(&data).await;
-        assert_eq!(lines_told(&data), told, "killed at rename {when}");
+        assert_eq!(lines_told(&data), told, "killed at call {when}");
         std::fs::remove_dir_all(&data).expect("the copy can be removed");
     }
-    panic!("the rewriting makes more than {RENAMES_MAX} renames");
+    panic!("the rewriting makes more than {CALLS_MAX} calls");
+}
+
+async fn a_disk_that_is_full_or_fails_leaves_the_data_as_they_were(store: &str) {
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let original = small(store, place.path()).await;
+    let (events, told) = (events_of(&original), lines_told(&original));
+    let faults = [
+        ("pwrite64", "error=ENOSPC:when=1+"),
+        ("pwrite64", "error=ENOSPC:when=6+"),
+        ("fdatasync", "error=EIO:when=2"),
+        ("fsync", "error=EIO:when=1"),
+        ("fsync", "error=EIO:when=4"),
+    ];
+    let arguments = ["log", "repartition", "--partitions", "2", "--data-dir"];
+    let mut failures = 0;
+    for (turn, (call, fault)) in faults.into_iter().enumerate() {
+        let data = copy_of(&original, &format!("fault-{turn}"));
+        let Some(output) = run_with_fault(call, fault, &arguments, &data) else {
+            return;
+        };
+        let code = output.status.code();
+        assert!(matches!(code, Some(0 | 1)), "{call}, {fault}: {output:?}");
+        failures += i32::from(code == Some(1));
+        go_on(&data, turn).await;
+        assert!(events_of(&data) == events, "{call}, {fault}");
+        settle(&data).await;
+        assert_eq!(lines_told(&data), told, "{call}, {fault}");
+        std::fs::remove_dir_all(&data).expect("the copy can be removed");
+    }
+    assert!(failures >= 3, "only {failures} faults were met");
 }
 
 async fn what_cannot_be_rewritten_is_refused_and_not_touched(store: &str) {
