@@ -12,6 +12,14 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
+    /// Puts in front what was being tried.
+    pub(crate) fn context(self, what: &'static str) -> Self {
+        match self {
+            Self::Usage(error) => Self::Usage(error.context(what)),
+            Self::Failed(error) => Self::Failed(error.context(what)),
+        }
+    }
+
     /// The code the process ends with.
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {

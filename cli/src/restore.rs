@@ -67,7 +67,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let has_read_model = match result {
         Ok(has_read_model) => has_read_model,
         Err(failure) => {
-            staging.abandon()?;
+            staging.abandon();
             return Err(failure);
         }
     };

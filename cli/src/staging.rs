@@ -22,6 +22,8 @@ const JOURNAL: &str = "switch.json";
 const JOURNAL_DRAFT: &str = "switch.json.new";
 const JOURNAL_FORMAT: u32 = 1;
 const SUFFIX: &str = ".partial";
+/// What to do about a switch that was decided and failed.
+const TO_BE_FINISHED: &str = "the switch to the result is decided and not finished: start the service, or run `order-service log verify`";
 /// What may be in a directory that counts as empty: whoever looked at it under the lock left that.
 const LOCK: &str = "LOCK";
 
@@ -85,21 +87,33 @@ impl Staging {
         &self.path
     }
 
-    /// Gives the result up.
-    ///
-    /// # Errors
-    /// Whatever the file system says; what is left then is removed by the next run.
-    pub(crate) fn abandon(self) -> Result<(), Failure> {
-        remove_tree(&self.path)?;
-        sync_directory(&self.data_dir)
+    /// Gives the result up. What cannot be removed is told, and removed by the next run.
+    pub(crate) fn abandon(self) {
+        if let Err(failure) = remove_tree(&self.path) {
+            eprintln!("order-service: {failure}");
+        }
     }
 
     /// Puts everything that was built into the data directory, the manifest last, and what `retire` names out of it. On
     /// return it is on stable storage.
     ///
     /// # Errors
-    /// Whatever the file system says. If the decision had been written down by then, the next start finishes it.
+    /// Whatever the file system says. If the decision had been written down by then, the next start finishes it; otherwise
+    /// nothing was changed.
     pub(crate) fn commit(self, retire: Option<Retire>) -> Result<(), Failure> {
+        let decided = self.decide(retire);
+        match decided {
+            Ok(journal) => journal.carry_out(&self.data_dir),
+            // Written down in spite of the failure: not for this process to take back.
+            Err(failure) if is_pending(&self.data_dir) => Err(failure.context(TO_BE_FINISHED)),
+            Err(failure) => {
+                self.abandon();
+                Err(failure)
+            }
+        }
+    }
+
+    fn decide(&self, retire: Option<Retire>) -> Result<Journal, Failure> {
         sync_tree(&self.path)?;
         let mut install = names_in(&self.path)?;
         install.sort_by_key(|name| (name == manifest::FILE_NAME, name.clone()));
@@ -114,7 +128,7 @@ impl Staging {
         };
         journal.check(&self.data_dir)?;
         journal.write(&self.data_dir)?;
-        journal.carry_out(&self.data_dir)
+        Ok(journal)
     }
 }
 
@@ -252,22 +266,53 @@ impl Journal {
         write_durably(data_dir, &draft, JOURNAL, text.as_bytes())
     }
 
-    /// Every step can be repeated after a kill at any point of it.
+    /// Every step can be repeated after a kill at any point of it. If something cannot be moved away, what was is moved
+    /// back: a link or a mount point in the wrong place must not keep the data from being used as they were.
     fn carry_out(&self, data_dir: &Path) -> Result<(), Failure> {
         let staging = data_dir.join(&self.staging);
+        if let Err(failure) = self.move_away(data_dir, &staging) {
+            let is_whole = self.install.iter().all(|name| staging.join(name).exists());
+            return Err(if is_whole && self.move_back(data_dir, &staging).is_ok() {
+                failure.context("the result could not be put in place, and nothing was changed")
+            } else {
+                failure.context(TO_BE_FINISHED)
+            });
+        }
+        self.move_in(data_dir, &staging)
+            .map_err(|failure| failure.context(TO_BE_FINISHED))
+    }
+
+    fn move_away(&self, data_dir: &Path, staging: &Path) -> Result<(), Failure> {
+        let Some(retired) = self.retired.as_ref().map(|name| data_dir.join(name)) else {
+            return Ok(());
+        };
+        fs::create_dir_all(&retired).with_context(|| format!("create {}", retired.display()))?;
+        for name in &self.retire {
+            // What was moved in already has that name in the data directory: its predecessor went in an earlier run.
+            let moved_in = self.install.contains(name) && !exists(&staging.join(name))?;
+            if !moved_in {
+                rename_if_there(&data_dir.join(name), &retired.join(name))?;
+            }
+        }
+        sync_directory(&retired)?;
+        sync_directory(data_dir)
+    }
+
+    /// Takes the decision back, nothing having been moved in.
+    fn move_back(&self, data_dir: &Path, staging: &Path) -> Result<(), Failure> {
         if let Some(retired) = self.retired.as_ref().map(|name| data_dir.join(name)) {
-            fs::create_dir_all(&retired)
-                .with_context(|| format!("create {}", retired.display()))?;
             for name in &self.retire {
-                // What was moved in already has that name in the data directory: its predecessor went in an earlier run.
-                let moved_in = self.install.contains(name) && !exists(&staging.join(name))?;
-                if !moved_in {
-                    rename_if_there(&data_dir.join(name), &retired.join(name))?;
+                let home = data_dir.join(name);
+                if !exists(&home)? {
+                    rename_if_there(&retired.join(name), &home)?;
                 }
             }
-            sync_directory(&retired)?;
-            sync_directory(data_dir)?;
         }
+        sync_directory(data_dir)?;
+        self.end(data_dir, staging)
+    }
+
+    fn move_in(&self, data_dir: &Path, staging: &Path) -> Result<(), Failure> {
         for name in &self.install {
             rename_if_there(&staging.join(name), &data_dir.join(name))?;
         }
@@ -275,9 +320,14 @@ impl Journal {
         if let (Some(retired), true) = (&self.retired, self.discard) {
             remove_tree(&data_dir.join(retired))?;
         }
+        self.end(data_dir, staging)
+    }
+
+    fn end(&self, data_dir: &Path, staging: &Path) -> Result<(), Failure> {
         let journal = data_dir.join(JOURNAL);
         fs::remove_file(&journal).with_context(|| format!("remove {}", journal.display()))?;
-        remove_tree(&staging)?;
+        sync_directory(data_dir)?;
+        remove_tree(staging)?;
         sync_directory(data_dir)
     }
 }
@@ -359,4 +409,82 @@ fn exists(path: &Path) -> Result<bool, Failure> {
     Ok(path
         .try_exists()
         .with_context(|| path.display().to_string())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A data directory with a log and rows, and a new log beside it.
+    fn directory() -> (tempfile::TempDir, Staging) {
+        let place = tempfile::tempdir().unwrap();
+        fs::create_dir(place.path().join("log")).unwrap();
+        fs::write(place.path().join("log/events"), "old").unwrap();
+        fs::write(place.path().join("read.db"), "rows").unwrap();
+        fs::write(place.path().join(manifest::FILE_NAME), "old").unwrap();
+        let staging = Staging::begin(place.path(), "log repartition").unwrap();
+        fs::create_dir(staging.path().join("log")).unwrap();
+        fs::write(staging.path().join("log/events"), "new").unwrap();
+        fs::write(staging.path().join(manifest::FILE_NAME), "new").unwrap();
+        (place, staging)
+    }
+
+    fn retire() -> Option<Retire> {
+        Some(Retire {
+            to: "before".to_owned(),
+            names: vec!["read.db".to_owned(), "log".to_owned()],
+            discard: false,
+        })
+    }
+
+    fn read(place: &Path, name: &str) -> String {
+        fs::read_to_string(place.join(name)).unwrap()
+    }
+
+    #[test]
+    fn all_of_the_result_takes_the_place_of_all_that_was_there() {
+        let (place, staging) = directory();
+        let place = place.path();
+        staging.commit(retire()).unwrap();
+        assert_eq!(read(place, "log/events"), "new");
+        assert_eq!(read(place, manifest::FILE_NAME), "new");
+        assert_eq!(read(place, "before/log/events"), "old");
+        assert_eq!(read(place, "before/read.db"), "rows");
+        let mut names = names_in(place).unwrap();
+        names.sort();
+        assert_eq!(names, ["before", "log", manifest::FILE_NAME]);
+    }
+
+    #[test]
+    fn what_cannot_be_moved_away_leaves_all_as_it_was() {
+        let (place, staging) = directory();
+        let place = place.path();
+        // In the way, as a mount point would be.
+        fs::create_dir_all(place.join("before/log/in the way")).unwrap();
+        let failure = staging.commit(retire()).unwrap_err().to_string();
+        assert!(failure.contains("nothing was changed"), "{failure}");
+        assert_eq!(read(place, "log/events"), "old");
+        assert_eq!(read(place, "read.db"), "rows");
+        assert_eq!(read(place, manifest::FILE_NAME), "old");
+        assert!(!is_pending(place) && !place.join(name_of("log repartition")).exists());
+    }
+
+    #[test]
+    fn a_journal_that_names_anything_outside_the_directory_is_refused() {
+        for name in ["../log", "/etc", "a/b", "..", ""] {
+            let place = tempfile::tempdir().unwrap();
+            let journal = Journal {
+                format: JOURNAL_FORMAT,
+                command: "restore".to_owned(),
+                staging: "restore.partial".to_owned(),
+                retired: None,
+                discard: false,
+                retire: Vec::new(),
+                install: vec![name.to_owned()],
+            };
+            let text = serde_json::to_string(&journal).unwrap();
+            fs::write(place.path().join(JOURNAL), text).unwrap();
+            assert!(finish_pending(place.path()).is_err(), "{name:?}");
+        }
+    }
 }

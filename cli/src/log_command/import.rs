@@ -104,7 +104,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let done = match import.build(from_standard) {
         Ok(done) => done,
         Err(failure) => {
-            staging.abandon()?;
+            staging.abandon();
             return Err(failure);
         }
     };

@@ -101,11 +101,17 @@ fn rewrite(config: &Config, partitions: u16, discard_old: bool) -> Result<(), Fa
     let done = match result {
         Ok(done) => done,
         Err(failure) => {
-            staging.abandon()?;
+            staging.abandon();
             return Err(failure);
         }
     };
-    let retire = retire(&directory, discard_old)?;
+    let retire = match retire(&directory, discard_old) {
+        Ok(retire) => retire,
+        Err(failure) => {
+            staging.abandon();
+            return Err(failure);
+        }
+    };
     let kept = retire.to.clone();
     staging.commit(Some(retire))?;
     print::line(&format!(
