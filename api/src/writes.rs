@@ -21,6 +21,7 @@ use crate::order_body::{
 };
 use crate::order_json;
 use crate::order_path::{LinePath, OrderPath};
+use crate::reads::parked;
 use crate::request_headers;
 use crate::sync_token::SyncToken;
 
@@ -174,14 +175,23 @@ async fn on_existing(
             "send If-Match with the ETag of the order you decided on",
         ));
     }
-    submit(
-        shared,
-        Target::Existing(id),
-        command,
-        headers,
-        fingerprinted,
-    )
-    .await
+    let target = Target::Existing(id);
+    match submit(shared, target, command, headers, fingerprinted).await {
+        Err(problem) if problem.kind() == ProblemKind::Internal => {
+            Err(Box::pin(parked_or(shared, id, problem)).await)
+        }
+        submitted => submitted,
+    }
+}
+
+/// No command is decided on the row of an order that was set aside. That is no fault of this moment, and the client can
+/// tell it from one.
+async fn parked_or(shared: &Shared, id: OrderId, problem: Problem) -> Problem {
+    let read = shared.readers.order((shared.partition_of)(id), id).await;
+    match read {
+        Ok(read) if read.parked => parked(id, &read),
+        _ => problem,
+    }
 }
 
 async fn submit(

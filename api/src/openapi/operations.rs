@@ -113,6 +113,7 @@ const STEP_PROBLEMS: &[ProblemKind] = &[
     ProblemKind::PreconditionRequired,
     ProblemKind::Overloaded,
     ProblemKind::ProjectorBehind,
+    ProblemKind::OrderParked,
     ProblemKind::StorageFull,
     ProblemKind::PartitionUnavailable,
     ProblemKind::OutcomeUnknown,

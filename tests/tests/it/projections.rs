@@ -139,6 +139,9 @@ async fn a_parked_order_is_no_404_and_no_stale_200_until_it_is_redriven() {
         assert!(answer.headers.contains_key("retry-after"), "{query}");
         assert!(!answer.headers.contains_key("etag"), "{query}");
     }
+    let refused = client.post(&format!("{path}/pay"));
+    let refused = refused.json(&json!({"amount": 3998})).send().await;
+    assert_eq!(refused.expect(503).problem(), "order-parked");
     let known = client.get(&format!("{path}?at_version=1")).send().await;
     assert_eq!(known.expect(200).version(), 1);
     client
@@ -167,6 +170,8 @@ async fn a_parked_order_is_no_404_and_no_stale_200_until_it_is_redriven() {
     let whole = client.get(&path).send().await.expect(200).json();
     assert_eq!(whole["version"], 2, "{whole}");
     assert_eq!(whole["status"], "confirmed", "{whole}");
+    let paid = client.step(&parked, "pay", &json!({"amount": 3998})).await;
+    assert_eq!(paid.version(), 3);
     let metrics = client.metrics().await;
     assert!(metrics.contains(&format!("{metric}0")), "{metrics}");
     client
