@@ -93,6 +93,25 @@ async fn settle(data: &Path) {
     assert!(service.terminate().success());
 }
 
+/// The id of the first event that the live feed shows.
+async fn first_feed_id(service: &Service) -> String {
+    const CHUNKS_MAX: usize = 100;
+    let mut feed = reqwest::get(service.url("/events?from=start"))
+        .await
+        .expect("the service answers");
+    let mut text = String::new();
+    for _ in 0..CHUNKS_MAX {
+        let chunk = feed.chunk().await.expect("the feed goes on");
+        text += &String::from_utf8_lossy(&chunk.expect("the feed has no end"));
+        let lines = text.split_inclusive('\n');
+        let mut ids = lines.filter_map(|line| line.strip_prefix("id:")?.strip_suffix('\n'));
+        if let Some(id) = ids.next() {
+            return id.trim().to_owned();
+        }
+    }
+    panic!("no event in {text}");
+}
+
 /// Places an order with a key, for as long as the read model is being rebuilt again and again.
 async fn place_keyed(client: &Client, number: usize) -> Answer {
     let mut body = an_order();
@@ -160,6 +179,9 @@ async fn from_four_partitions_to_one_to_seven_and_back_nothing_is_lost_doubled_o
     let data = data.path();
     let (events, rows, told) = (events_of(data), rows_of(data), lines_told(data));
     let old_token = keyed[0].header("sync-token").to_owned();
+    let service = Service::start(data, &[]);
+    let old_feed_id = first_feed_id(&service).await;
+    assert!(service.terminate().success());
 
     for partitions in ["1", "7", "4"] {
         let said = done(&repartition(data, partitions, &[]));
@@ -191,6 +213,9 @@ async fn from_four_partitions_to_one_to_seven_and_back_nothing_is_lost_doubled_o
         let outdated = client.get(&path).header("sync-token", &old_token);
         let outdated = outdated.send().await.expect(400);
         assert_eq!(outdated.problem(), "invalid-sync-token");
+        assert!(outdated.text.contains("rewritten"), "{outdated:?}");
+        let outdated = client.get("/events").header("last-event-id", &old_feed_id);
+        let outdated = outdated.send().await.expect(400);
         assert!(outdated.text.contains("rewritten"), "{outdated:?}");
         caught_up(&client).await;
         assert!(service.terminate().success());
