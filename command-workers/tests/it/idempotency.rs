@@ -6,8 +6,9 @@ use std::time::Duration;
 use order_command_workers::CommandError;
 use order_domain::{Caller, Command, Idempotency, Status, Version};
 use order_log::{AppendTime, PayloadFormat};
+use order_partitioner::Partitioner;
 
-use crate::support::{Plan, ReadModel, Requests, Service, Setup, on, place, queue};
+use crate::support::{Plan, ReadModel, Requests, Rewritten, Service, Setup, on, place, queue};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_key_from_many_clients_makes_one_order_and_one_answer() {
@@ -311,4 +312,48 @@ async fn a_key_is_asked_before_the_expected_version() {
 
     assert!(again.replayed);
     assert_eq!(again.order, first.order);
+}
+
+#[tokio::test]
+async fn a_key_from_before_the_log_was_rewritten_is_found_wherever_its_order_is() {
+    let service = Setup {
+        partitions: 2,
+        ..Setup::default()
+    }
+    .start();
+    // Two keys that lead to two partitions: in a rewritten log the second one's order may be where the first one leads.
+    let partitioner = Partitioner::new(2).unwrap();
+    let leads_to = |wanted: u16| {
+        let mut keys = (0..100).map(|number| format!("key-{number}"));
+        keys.find(|key| partitioner.partition_of(key.as_bytes()) == wanted)
+            .unwrap()
+    };
+    let (here, there) = (leads_to(0), leads_to(1));
+    let first = service.submit(place().keyed(&here, 1)).await.unwrap();
+    service.run(first.order.id, Command::Confirm).await;
+    service.model.catch_up();
+    service.model.rename_key(0, &here, &there);
+
+    service.model.set_rewritten(Rewritten::Behind);
+    let refused = service.submit(place().keyed(&there, 1)).await.unwrap_err();
+    assert!(
+        matches!(refused, CommandError::ProjectorBehind { lag_events: 7, .. }),
+        "{refused}"
+    );
+
+    service.model.set_rewritten(Rewritten::Known);
+    let again = service.submit(place().keyed(&there, 1)).await.unwrap();
+    assert!(again.replayed);
+    assert_eq!(again.order, first.order, "as it was then");
+    assert_eq!(again.position, first.position, "where it is");
+    let other = service.submit(place().keyed(&there, 2)).await.unwrap_err();
+    assert!(matches!(other, CommandError::IdempotencyMismatch));
+    assert_eq!(service.log.frames(1).len(), 0, "nothing was written for it");
+
+    // A key that was never used makes an order, and a command on an order asks only where that is.
+    let new = service
+        .submit(place().keyed("never used", 1))
+        .await
+        .unwrap();
+    assert!(!new.replayed);
 }

@@ -7,6 +7,6 @@ mod requests;
 mod service;
 
 pub(crate) use memory_log::{MemoryLog, Plan};
-pub(crate) use read_model::ReadModel;
+pub(crate) use read_model::{ReadModel, Rewritten};
 pub(crate) use requests::{Requests, on, place};
 pub(crate) use service::{Service, Setup, queue};

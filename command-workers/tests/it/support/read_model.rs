@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 
-use order_command_workers::{IdempotencyEntry, OrderSnapshot, SnapshotError, Snapshots};
+use order_command_workers::{
+    IdempotencyEntry, InheritedKey, OrderSnapshot, SnapshotError, Snapshots,
+};
 use order_domain::codec::{RecordHeader, decode};
 use order_domain::{Idempotency, OrderId, Timestamp, fold};
 use order_log::{EventLog, Frame, Offset, PartitionId, PartitionReader, ScanLimit};
@@ -19,10 +21,22 @@ struct Rows {
     panics: bool,
 }
 
+/// What the read model says of keys that were used before the log was rewritten.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Rewritten {
+    #[default]
+    Never,
+    /// The rows do not have them all yet.
+    Behind,
+    /// Every partition's rows are asked.
+    Known,
+}
+
 #[derive(Debug)]
 pub(crate) struct ReadModel {
     readers: Vec<Box<dyn PartitionReader>>,
     rows: Vec<Mutex<Rows>>,
+    rewritten: Mutex<Rewritten>,
 }
 
 impl ReadModel {
@@ -35,7 +49,21 @@ impl ReadModel {
             rows: (0..log.partition_count())
                 .map(|_| Mutex::default())
                 .collect(),
+            rewritten: Mutex::default(),
         })
+    }
+
+    /// Says from now on that the log was rewritten.
+    pub(crate) fn set_rewritten(&self, rewritten: Rewritten) {
+        *self.rewritten.lock().unwrap() = rewritten;
+    }
+
+    /// Lets the key `was` of a new order be the key `is`, where it is: as a rewritten log has it.
+    pub(crate) fn rename_key(&self, partition: u16, was: &str, is: &str) {
+        let mut rows = self.rows[usize::from(partition)].lock().unwrap();
+        let entry = rows.keys.remove(&Idempotency::digest(was, None));
+        rows.keys
+            .insert(Idempotency::digest(is, None), entry.unwrap());
     }
 
     /// The port of one partition.
@@ -164,5 +192,35 @@ impl Snapshots for Port {
     ) -> Result<Option<IdempotencyEntry>, SnapshotError> {
         let rows = self.model.rows[self.partition].lock().unwrap();
         Ok(rows.keys.get(&key_digest).copied())
+    }
+
+    fn inherited_key(
+        &mut self,
+        key_digest: [u8; 16],
+        _: Timestamp,
+    ) -> Result<InheritedKey<'_>, SnapshotError> {
+        let found = match *self.model.rewritten.lock().unwrap() {
+            Rewritten::Never => None,
+            Rewritten::Behind => {
+                return Ok(InheritedKey::Behind {
+                    partition: PartitionId::new(0),
+                    lag_events: 7,
+                });
+            }
+            Rewritten::Known => {
+                self.model
+                    .rows
+                    .iter()
+                    .zip(&self.model.readers)
+                    .find_map(|(rows, reader)| {
+                        let entry = rows.lock().unwrap().keys.get(&key_digest).copied()?;
+                        Some((entry, reader.as_ref()))
+                    })
+            }
+        };
+        Ok(match found {
+            Some((entry, log)) => InheritedKey::Used { entry, log },
+            None => InheritedKey::Unused,
+        })
     }
 }
