@@ -242,6 +242,11 @@ async fn a_projection_is_paused_and_resumed_by_command_and_a_service_keeps_its_f
         let output = run([&["projections"], wrong].concat());
         assert_eq!(output.status.code(), Some(2), "{wrong:?}: {output:?}");
     }
+    let url = service.url("");
+    let nothing_runs = run(["projections", "cancel", "orders", "--url", &url]);
+    assert_eq!(nothing_runs.status.code(), Some(2), "{nothing_runs:?}");
+    let nobody = run(["projections", "status", "--url", "http://127.0.0.1:1"]);
+    assert_eq!(nobody.status.code(), Some(1), "{nobody:?}");
     asked(&service, "resume", &["sku_demand"]).await;
     caught_up(&client).await;
 }
