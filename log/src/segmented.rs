@@ -203,20 +203,6 @@ impl SegmentedLog {
         })
     }
 
-    /// Makes the next opening of a log that nobody has open one of a later epoch, `count` further on: for a copy whose
-    /// original goes on elsewhere, so that frames of the two, written at the same offset, are told apart. Durable on
-    /// return.
-    ///
-    /// # Errors
-    /// [`LogError::Incompatible`] if the file that counts them holds no number, [`LogError::Io`] if the disk fails.
-    pub fn skip_epochs(
-        config: &SegmentedConfig,
-        disk: &dyn Disk,
-        count: u32,
-    ) -> Result<(), LogError> {
-        epoch::skip(disk, &config.directory, count)
-    }
-
     fn partition(&self, partition: PartitionId) -> Result<&Arc<Partition>, LogError> {
         self.partitions
             .get(partition.index())

@@ -2,6 +2,7 @@
 //! JSON lines up to its end. Proven in the copy, frame by frame.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::{Context, anyhow};
@@ -71,10 +72,12 @@ impl Backup<'_> {
         }
         let directory = engine::segmented_config(self.from, manifest).directory;
         let epoch = relative(&directory.join("epoch"), self.from)?;
-        let length = std::fs::metadata(self.from.join(&epoch))
-            .with_context(|| epoch.clone())?
-            .len();
-        self.copy_file(&epoch, length, length)?;
+        match std::fs::metadata(self.from.join(&epoch)) {
+            Ok(found) => self.copy_file(&epoch, found.len(), found.len())?,
+            // A disk can be too full for it; the frames have it as well.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(anyhow::Error::new(error).context(epoch).into()),
+        }
         prove_segments(self.to, manifest)?;
         Ok(active
             .values()

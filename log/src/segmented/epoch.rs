@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::{SegmentedConfig, SegmentedLog};
 use crate::disk::Disk;
 use crate::mutants::{Mutant, keeps};
 use crate::{LogError, PartitionId};
@@ -106,18 +107,26 @@ pub(super) fn is_full(error: &io::Error) -> bool {
     )
 }
 
-/// Raises the epoch of a log that nobody has open, durably.
-///
-/// # Errors
-/// As [`advance`].
-pub(super) fn skip(disk: &dyn Disk, directory: &Path, count: u32) -> Result<(), LogError> {
-    let path = directory.join(FILE_NAME);
-    let epoch = read(disk, &path)?.saturating_add(count);
-    write(disk, directory, epoch).map_err(|source| LogError::Io {
-        action: "writing",
-        path,
-        source,
-    })
+impl SegmentedLog {
+    /// Makes the next opening of a log that nobody has open one of a later epoch, `count` further on: for a copy whose
+    /// original goes on elsewhere, so that frames of the two, written at the same offset, are told apart. Durable on
+    /// return.
+    ///
+    /// # Errors
+    /// [`LogError::Io`] if the disk fails.
+    pub fn skip_epochs(
+        config: &SegmentedConfig,
+        disk: &dyn Disk,
+        count: u32,
+    ) -> Result<(), LogError> {
+        let path = config.directory.join(FILE_NAME);
+        let epoch = read(disk, &path)?.saturating_add(count);
+        write(disk, &config.directory, epoch).map_err(|source| LogError::Io {
+            action: "writing",
+            path,
+            source,
+        })
+    }
 }
 
 fn read(disk: &dyn Disk, path: &Path) -> Result<u32, LogError> {
