@@ -1,4 +1,4 @@
-//! For operators: the outbox, looked at and moved.
+//! For operators: the outbox and the log, looked at and moved.
 
 use std::sync::Arc;
 
@@ -208,6 +208,36 @@ pub(crate) async fn redrive_all(State(shared): State<Arc<Shared>>) -> Result<Ans
         .await?
         .map_err(outbox_problem)?;
     Ok(json(&RedrivenJson { redriven }))
+}
+
+/// What `POST /log/rotate` did.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Rotated)]
+pub(crate) struct RotatedJson {
+    partitions: Vec<RotatedPartitionJson>,
+}
+
+/// One partition of the log.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = RotatedPartition)]
+pub(crate) struct RotatedPartitionJson {
+    partition: u16,
+    /// Whether a segment was sealed; `false` if the one being written is empty.
+    sealed: bool,
+}
+
+/// `POST /log/rotate`
+pub(crate) async fn rotate_log(State(shared): State<Arc<Shared>>) -> Result<Answer, Problem> {
+    let rotated = shared.commands.rotate_log().await?;
+    let partitions = rotated.into_iter();
+    Ok(json(&RotatedJson {
+        partitions: partitions
+            .map(|(partition, sealed)| RotatedPartitionJson {
+                partition: partition.get(),
+                sealed,
+            })
+            .collect(),
+    }))
 }
 
 fn outbox_of(shared: &Shared) -> Result<Arc<Outbox>, Problem> {

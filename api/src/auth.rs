@@ -67,7 +67,8 @@ impl Scope {
             | Route::DeadLetters
             | Route::DeadLetter
             | Route::Redrive
-            | Route::RedriveAll => Some(Self::Admin),
+            | Route::RedriveAll
+            | Route::LogRotate => Some(Self::Admin),
             Route::Orders
             | Route::OrdersBulk
             | Route::Events

@@ -91,6 +91,8 @@ problem_kinds! {
     EventNotDead = CONFLICT, "event-not-dead", "The event is not dead";
     /// The projection's tables, or what is being done to them, do not allow this now; `detail` says why. Nothing changed.
     ProjectionBusy = CONFLICT, "projection-busy", "The projection cannot do this now";
+    /// The store keeps all events in one file, which has no segments to rotate. Nothing changed.
+    RotationUnsupported = CONFLICT, "rotation-unsupported", "This store has nothing to rotate";
     /// `If-Match` names no version that the order has. `ETag` and `current_version` tell the present one.
     VersionMismatch = PRECONDITION_FAILED, "version-mismatch", "The order has another version";
     /// `min_version` is more than the order has, and the read model has caught up: no such version exists yet.
@@ -392,6 +394,7 @@ impl From<CommandError> for Problem {
                 format!("partition {partition} takes no writes since an earlier failure"),
             ),
             CommandError::Internal { .. } => Self::internal(told),
+            CommandError::NotSupported { .. } => Self::new(ProblemKind::RotationUnsupported, told),
             CommandError::Stopping => Self::new(ProblemKind::Stopping, told),
         }
     }

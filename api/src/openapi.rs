@@ -104,7 +104,7 @@ fn document() -> OpenApi {
         .tags(Some([
             tag("orders", "The life of an order"),
             tag("history", "What happened, from the log"),
-            tag("operators", "Projections and outbox"),
+            tag("operators", "Projections, outbox and log"),
             tag("machines", "Health, metrics and this document"),
         ]))
         .build()

@@ -58,6 +58,7 @@ routes! {
     DeadLetter = "/outbox/dead/{id}", "/outbox/dead/:id", [Get];
     Redrive = "/outbox/dead/{id}/redrive", "/outbox/dead/:id/redrive", [Post];
     RedriveAll = "/outbox/dead/redrive", "/outbox/dead/redrive", [Post];
+    LogRotate = "/log/rotate", "/log/rotate", [Post];
     OrderEvents = "/orders/{id}/events", "/orders/:id/events", [Get];
     OrdersBulk = "/orders/bulk", "/orders/bulk", [Post];
     Events = "/events", "/events", [Get];
@@ -93,6 +94,7 @@ impl Route {
                 | Self::DeadLetter
                 | Self::Redrive
                 | Self::RedriveAll
+                | Self::LogRotate
         )
     }
 
@@ -119,6 +121,7 @@ impl Route {
             ("events", [None, ..]) => Self::Events,
             ("projections", rest) => Self::of_projections(rest),
             ("outbox", rest) => Self::of_outbox(rest),
+            ("log", [Some("rotate"), None, ..]) => Self::LogRotate,
             ("livez", [None, ..]) => Self::Livez,
             ("readyz", [None, ..]) => Self::Readyz,
             ("healthz", [None, ..]) => Self::Healthz,
@@ -277,7 +280,8 @@ mod tests {
                     Just("cancel"), Just("refund"), Just("lines"), Just("events"), Just("livez"),
                     Just("readyz"), Just("healthz"), Just("metrics"), Just("7"), Just(""),
                     Just("projections"), Just("pause"), Just("resume"), Just("parked"), Just("rebuild"), Just("outbox"), Just("dead"),
-                    Just("redrive"), Just("docs"), Just("openapi.json"), Just("orders"), Just("orders"),
+                    Just("redrive"), Just("log"), Just("rotate"), Just("docs"), Just("openapi.json"), Just("orders"),
+                    Just("orders"),
                 ],
                 1..6,
             )

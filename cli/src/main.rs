@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod age;
 mod backup;
 mod byte_progress;
 mod config;
@@ -13,6 +14,7 @@ mod data_directory;
 mod engine;
 mod failure;
 mod file_limit;
+mod interrupt;
 mod log_command;
 mod log_metrics;
 mod logging;

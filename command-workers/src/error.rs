@@ -83,6 +83,12 @@ pub enum CommandError {
         /// What failed.
         cause: String,
     },
+    /// The log's engine cannot do it.
+    #[error("{cause}")]
+    NotSupported {
+        /// What it cannot do.
+        cause: String,
+    },
     /// The service is stopping.
     #[error("the service is stopping")]
     Stopping,

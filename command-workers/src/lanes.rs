@@ -52,34 +52,59 @@ impl Lanes {
         work: Work,
     ) -> Result<oneshot::Receiver<Answer>, CommandError> {
         let lane = &self.lanes[partition.index()];
+        self.refusal(lane)
+            .map_or_else(|| self.put_into(lane, work), Err)
+            .map_err(|refusal| lane.count(refusal))
+    }
+
+    /// Asks a partition's worker to seal the log's active segment; what came of it comes through what is returned.
+    pub(crate) fn put_rotate(
+        &self,
+        partition: PartitionId,
+    ) -> Result<oneshot::Receiver<Result<bool, CommandError>>, CommandError> {
+        let lane = &self.lanes[partition.index()];
+        if let Some(refusal) = self.refusal(lane) {
+            return Err(refusal);
+        }
+        let (reply, answer) = oneshot::channel();
+        self.send(lane, Message::Rotate(reply))?;
+        Ok(answer)
+    }
+
+    /// Why a lane takes nothing, if it does not.
+    fn refusal(&self, lane: &Lane) -> Option<CommandError> {
         if self.stage.is_closed() {
-            return Err(lane.count(CommandError::Stopping));
+            return Some(CommandError::Stopping);
         }
-        if !lane.staffed {
-            let cause = lane.unavailable.cause().unwrap_or_default();
-            return Err(lane.count(CommandError::PartitionUnavailable { partition, cause }));
-        }
-        self.put_into(lane, work)
+        (!lane.staffed).then(|| CommandError::PartitionUnavailable {
+            partition: lane.partition,
+            cause: lane.unavailable.cause().unwrap_or_default(),
+        })
     }
 
     /// [`Lanes::put`] after the first look at the stage, which may have moved on since.
     fn put_into(&self, lane: &Lane, work: Work) -> Result<oneshot::Receiver<Answer>, CommandError> {
         let (reply, answer) = oneshot::channel();
-        match lane.queue.try_send(Message::Command(work, reply)) {
+        self.send(lane, Message::Command(work, reply))?;
+        Ok(answer)
+    }
+
+    fn send(&self, lane: &Lane, message: Message) -> Result<(), CommandError> {
+        match lane.queue.try_send(message) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => {
-                return Err(lane.count(CommandError::Overloaded {
+                return Err(CommandError::Overloaded {
                     partition: lane.partition,
                     depth: lane.queue.len(),
                     retry_after: RETRY_AFTER,
-                }));
+                });
             }
-            Err(TrySendError::Disconnected(_)) => return Err(lane.count(CommandError::Stopping)),
+            Err(TrySendError::Disconnected(_)) => return Err(CommandError::Stopping),
         }
         if self.stage.is_over() {
             lane.turn_away();
         }
-        Ok(answer)
+        Ok(())
     }
 
     /// Refuses new commands from now on.
@@ -139,6 +164,8 @@ impl Lane {
                     // A client that went away needs no answer.
                     drop(reply.send(Err(refusal)));
                 }
+                // An operator who went away needs no answer.
+                Message::Rotate(reply) => drop(reply.send(Err(CommandError::Stopping))),
                 Message::Stop => {}
             }
         }

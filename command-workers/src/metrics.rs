@@ -70,7 +70,8 @@ impl Ending {
             CommandError::StorageFull { .. } => Self::StorageFull,
             CommandError::OutcomeUnknown { .. } => Self::OutcomeUnknown,
             CommandError::PartitionUnavailable { .. } => Self::PartitionUnavailable,
-            CommandError::Internal { .. } => Self::Internal,
+            // No command asks for what an engine cannot do.
+            CommandError::Internal { .. } | CommandError::NotSupported { .. } => Self::Internal,
             CommandError::Stopping => Self::Stopping,
         }
     }

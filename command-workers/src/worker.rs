@@ -45,6 +45,8 @@ const FORGOTTEN_FRAMES_A_COMMAND: usize = 2;
 )]
 pub(crate) enum Message {
     Command(Work, Reply),
+    /// Seal the log's active segment.
+    Rotate(RotateReply),
     /// Behind the last command.
     Stop,
 }
@@ -97,6 +99,8 @@ enum Phase {
 
 /// Where a command's answer goes.
 pub(crate) type Reply = oneshot::Sender<Answer>;
+/// Where it is told whether a segment was sealed.
+pub(crate) type RotateReply = oneshot::Sender<Result<bool, CommandError>>;
 
 pub(crate) struct Worker {
     config: WorkerConfig,
@@ -211,6 +215,7 @@ impl Worker {
         self.unavailable.set(Some(cause));
         match self.queue.recv_timeout(LOAD_POLL) {
             Ok(Message::Command(_, reply)) => self.answer(reply, Err(refusal)),
+            Ok(Message::Rotate(reply)) => self.rotate(reply),
             Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => self.stopping = true,
             Err(RecvTimeoutError::Timeout) => {}
         }
@@ -243,15 +248,18 @@ impl Worker {
         self.decider.open_batch(end, at);
         self.decide(work, reply);
         let mut commands = 1;
+        let mut rotate = None;
         while commands < self.config.batch_commands_max
             && self.decider.batch().bytes() < BATCH_BYTES_MAX
             && !self.stopping
+            && rotate.is_none()
         {
             match self.queue.try_recv() {
                 Ok(Message::Command(work, reply)) => {
                     self.decide(work, reply);
                     commands += 1;
                 }
+                Ok(Message::Rotate(reply)) => rotate = Some(reply),
                 Ok(Message::Stop) => self.stopping = true,
                 Err(_) => break,
             }
@@ -259,6 +267,9 @@ impl Worker {
         self.metrics.batch_size.observe(commands as f64);
         if !self.decider.batch().is_empty() {
             self.append();
+        }
+        if let Some(reply) = rotate {
+            self.rotate(reply);
         }
     }
 
@@ -285,6 +296,10 @@ impl Worker {
         };
         match message {
             Some(Message::Command(work, reply)) => Some((work, reply)),
+            Some(Message::Rotate(reply)) => {
+                self.rotate(reply);
+                None
+            }
             Some(Message::Stop) | None => {
                 self.stopping = true;
                 None
@@ -326,6 +341,30 @@ impl Worker {
             Err(error) => self.append_failed(&error),
         }
         self.appending = false;
+    }
+
+    /// Seals the log's active segment, between two batches.
+    fn rotate(&mut self, reply: RotateReply) {
+        let partition = self.config.partition;
+        let answer = if matches!(self.phase, Phase::Poisoned) {
+            Err(self.unavailable_error())
+        } else {
+            self.writer.rotate().map_err(|error| {
+                let cause = error.to_string();
+                match error {
+                    LogError::NotSupported(_) => CommandError::NotSupported { cause },
+                    LogError::StorageFull { .. } => CommandError::StorageFull { partition },
+                    LogError::Io { .. } => CommandError::Internal { partition, cause },
+                    // Whether there is a new segment is unclear; what was acknowledged is not.
+                    _ => {
+                        self.poison(cause.clone());
+                        CommandError::PartitionUnavailable { partition, cause }
+                    }
+                }
+            })
+        };
+        // An operator who went away needs no answer.
+        drop(reply.send(answer));
     }
 
     /// Everything that was decided in the open batch is void; even a refusal, if it was for what the batch had changed.
@@ -397,6 +436,7 @@ impl Worker {
                 let refusal = self.unavailable_error();
                 self.answer(reply, Err(refusal));
             }
+            Ok(Message::Rotate(reply)) => self.rotate(reply),
             Ok(Message::Stop) | Err(_) => self.stopping = true,
         }
     }

@@ -176,6 +176,30 @@ impl CommandWorkers {
         })
     }
 
+    /// Seals the log's active segments, one partition after the other; says of each whether there was anything to seal.
+    /// Asking again is harmless.
+    ///
+    /// # Errors
+    /// The first [`CommandError`] of a partition, after the others were tried.
+    pub async fn rotate_log(&self) -> Result<Vec<(PartitionId, bool)>, CommandError> {
+        let mut rotated = Vec::new();
+        let mut failed = None;
+        for partition in (0..self.inner.partitioner.partitions()).map(PartitionId::new) {
+            let outcome = match self.inner.lanes.put_rotate(partition) {
+                Ok(answer) => answer.await.unwrap_or(Err(CommandError::Stopping)),
+                Err(refusal) => Err(refusal),
+            };
+            match outcome {
+                Ok(sealed) => rotated.push((partition, sealed)),
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        match failed {
+            None => Ok(rotated),
+            Some(error) => Err(error),
+        }
+    }
+
     /// Refuses new commands, works off what is queued, syncs, closes the writers and joins the threads. Bounded by the
     /// queues' length.
     pub fn stop(&self) {

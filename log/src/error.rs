@@ -77,6 +77,9 @@ pub enum LogError {
         /// What was asked.
         offset: Offset,
     },
+    /// This engine cannot do it.
+    #[error("{0}")]
+    NotSupported(&'static str),
     /// The log was opened for reading only.
     #[error("the log was opened for reading only")]
     ReadOnly,

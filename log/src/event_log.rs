@@ -106,6 +106,17 @@ pub trait PartitionWriter: Send + Debug {
     /// As [`PartitionWriter::append`].
     fn idle(&mut self) -> Result<(), LogError>;
 
+    /// Seals the file being written, so that the next append begins a new one; everything appended before is on stable
+    /// storage and visible on return. `false`, and nothing changed, if the file has no record yet.
+    ///
+    /// # Errors
+    /// [`LogError::NotSupported`] by an engine that has one file; otherwise as [`PartitionWriter::append`].
+    fn rotate(&mut self) -> Result<bool, LogError> {
+        Err(LogError::NotSupported(
+            "this store keeps all events in one file: there is no segment to rotate",
+        ))
+    }
+
     /// Syncs what is appended and leaves the partition cleanly closed.
     ///
     /// # Errors

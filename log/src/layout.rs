@@ -17,6 +17,10 @@
 //! pass. An all-zero header is the end. A frame without records is a *marker*: it only says how far the log was synced.
 //! A *void*, of a format of its own, stands where a repair found records lost: it keeps their offsets from being given
 //! again.
+//!
+//! Long because the bytes are laid out once.
+
+pub(crate) mod archive;
 
 use std::fmt;
 

@@ -54,6 +54,10 @@ pub(crate) enum Mutant {
     Poison,
     /// The lock on the data directory.
     Lock,
+    /// The sync of an archive before it takes a segment's place.
+    ArchiveSync,
+    /// The sync of the directory after an archive got its name, before the segment loses its own.
+    ArchiveName,
 }
 
 #[cfg(test)]
@@ -95,6 +99,10 @@ impl Mutant {
             }
             Self::Poison => "Poisoning after a failed sync",
             Self::Lock => "The lock on the data directory",
+            Self::ArchiveSync => "The sync of an archive before it takes a segment's place",
+            Self::ArchiveName => {
+                "The sync of the directory after an archive got its name, before the segment loses its own"
+            }
         }
     }
 }

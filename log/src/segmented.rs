@@ -1,9 +1,16 @@
 //! The segmented log: partitions of segment files, written through files and read through maps.
 //!
 //! `layout` has the bytes, `recovery` what a crash leaves, `writer` the write path, `reader` the read path.
+//!
+//! Long because opening a log, for writing and for reading, is one argument about what a start may believe.
 
+mod archive;
+#[cfg(test)]
+mod archive_tests;
 #[cfg(test)]
 mod bits;
+#[cfg(test)]
+mod care_simulation;
 mod epoch;
 mod flusher;
 mod partition;
@@ -41,6 +48,7 @@ use crate::{
     AppendTime, Durability, EventLog, LogError, Offset, PartitionId, PartitionReader,
     PartitionStatus, PartitionWriter, PayloadFormat,
 };
+use archive::BlockCache;
 use epoch::Epoch;
 use flusher::Flusher;
 use partition::Partition;
@@ -50,6 +58,7 @@ use recovery::{Recovered, Repair};
 use segment::Segment;
 use writer::SegmentedWriter;
 
+pub use archive::{Archived, archive_segment};
 pub use repair::{KnownLoss, LostRange, RepairPlan, SegmentRepair};
 pub use scrub::{Scrub, ScrubStatus};
 pub use verify::{Finding, LostRecords, SegmentInfo, VerifyReport};
@@ -158,8 +167,9 @@ impl SegmentedLog {
             path: config.directory.clone(),
             source,
         })?;
+        let cache = Arc::new(BlockCache::default());
         let opened = for_each_partition(config.partitions, |partition| {
-            open_partition(&config, &disk, partition, &epoch, &preparer)
+            open_partition(&config, &disk, partition, &epoch, &preparer, &cache)
         })?;
         let (partitions, writers): (Vec<_>, Vec<_>) = opened
             .into_iter()
@@ -192,8 +202,9 @@ impl SegmentedLog {
     /// # Errors
     /// As [`SegmentedLog::open`], and [`LogError::Io`] if the log or a partition is not there.
     pub fn open_read_only(config: SegmentedConfig, disk: Arc<dyn Disk>) -> Result<Self, LogError> {
+        let cache = Arc::new(BlockCache::default());
         let partitions = for_each_partition(config.partitions, |partition| {
-            open_partition_read_only(&config, &disk, partition)
+            open_partition_read_only(&config, &disk, partition, &cache)
         })?;
         Ok(Self {
             config,
@@ -201,6 +212,15 @@ impl SegmentedLog {
             writers: Mutex::new(Vec::new()),
             _flusher: None,
         })
+    }
+
+    /// Removes the unfinished files of an interrupted preparation or rewriting, as opening the log for writing does. The
+    /// caller holds the data directory's lock.
+    ///
+    /// # Errors
+    /// [`LogError::Io`] if the disk fails.
+    pub fn remove_leftovers(config: &SegmentedConfig, disk: &dyn Disk) -> Result<(), LogError> {
+        (0..config.partitions).try_for_each(|partition| remove_leftovers(config, disk, partition))
     }
 
     fn partition(&self, partition: PartitionId) -> Result<&Arc<Partition>, LogError> {
@@ -305,6 +325,7 @@ fn load_partition(
     identity: Identity,
     bases: &[u64],
     last: Recovered,
+    cache: &Arc<BlockCache>,
     epoch: Option<Arc<Epoch>>,
 ) -> (Arc<Partition>, Recovered) {
     let mut segments: Vec<Arc<Segment>> = bases[..bases.len() - 1]
@@ -315,6 +336,7 @@ fn load_partition(
                 &directory,
                 identity,
                 *base,
+                Arc::clone(cache),
             ))
         })
         .collect();
@@ -397,6 +419,7 @@ fn open_partition(
     partition: u16,
     epoch: &Arc<Epoch>,
     preparer: &Preparer,
+    cache: &Arc<BlockCache>,
 ) -> Result<(Arc<Partition>, SegmentedWriter), LogError> {
     let directory = config.partition_directory(partition);
     let identity = Identity::new(config.log_id, partition);
@@ -440,7 +463,8 @@ fn open_partition(
     let last_base = bases[bases.len() - 1];
     let last = recovery::recover(disk, &directory, identity, last_base, Repair::Tail)?;
     let epoch_here = Some(Arc::clone(epoch));
-    let (partition, last) = load_partition(disk, directory, identity, &bases, last, epoch_here);
+    let (partition, last) =
+        load_partition(disk, directory, identity, &bases, last, cache, epoch_here);
     // Damage at the junction makes the partition unwritable, as damage in a frame does; the others go on.
     let footer_before = check_junction(&partition).unwrap_or_else(|damage| {
         partition.poison(&damage);
@@ -479,6 +503,7 @@ fn open_partition_read_only(
     config: &SegmentedConfig,
     disk: &Arc<dyn Disk>,
     partition: u16,
+    cache: &Arc<BlockCache>,
 ) -> Result<Arc<Partition>, LogError> {
     let directory = config.partition_directory(partition);
     let identity = Identity::new(config.log_id, partition);
@@ -495,5 +520,5 @@ fn open_partition_read_only(
         });
     };
     let last = recovery::recover(disk, &directory, identity, *last_base, Repair::Nothing)?;
-    Ok(load_partition(disk, directory, identity, &bases, last, None).0)
+    Ok(load_partition(disk, directory, identity, &bases, last, cache, None).0)
 }

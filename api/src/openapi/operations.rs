@@ -664,6 +664,29 @@ pub(super) const OPERATIONS: &[Operation] = &[
         answers: &[ok("Redriven", "How many events are tried again.", &[])],
         problems: &[ProblemKind::NotFound, ProblemKind::OutboxUnavailable],
     },
+    Operation {
+        route: Route::LogRotate,
+        method: MethodLabel::Post,
+        id: "rotateLog",
+        tag: "operators",
+        summary: "Seal the log's active segments",
+        description: "The next append of each partition begins a new segment. Harmless to repeat: an empty segment \
+                      stays. If a partition fails, the others have been tried.",
+        parameters: &["RequestId"],
+        body: None,
+        answers: &[ok(
+            "Rotated",
+            "Which partitions had something to seal.",
+            &[],
+        )],
+        problems: &[
+            ProblemKind::RotationUnsupported,
+            ProblemKind::Overloaded,
+            ProblemKind::StorageFull,
+            ProblemKind::PartitionUnavailable,
+            ProblemKind::Stopping,
+        ],
+    },
     health(Route::Livez, "livez", "Whether the process answers"),
     health(Route::Healthz, "healthz", "The same as /livez"),
     Operation {

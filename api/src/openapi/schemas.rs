@@ -12,7 +12,8 @@ use utoipa::openapi::schema::{AdditionalProperties, ObjectBuilder, Type};
 use utoipa::openapi::{Ref, RefOr, Schema};
 
 use crate::admin::{
-    DeadLetterJson, DeadLettersJson, OutboxJson, OutboxPartitionJson, RedrivenJson,
+    DeadLetterJson, DeadLettersJson, OutboxJson, OutboxPartitionJson, RedrivenJson, RotatedJson,
+    RotatedPartitionJson,
 };
 use crate::order_body::{
     CancelBody, EmptyBody, NewLineBody, PayBody, PlaceOrderBody, RefundBody, ShipBody,
@@ -78,6 +79,8 @@ pub(super) fn all() -> Vec<(String, RefOr<Schema>)> {
     add::<DeadLettersJson>(&mut schemas);
     add::<DeadLetterJson>(&mut schemas);
     add::<RedrivenJson>(&mut schemas);
+    add::<RotatedJson>(&mut schemas);
+    add::<RotatedPartitionJson>(&mut schemas);
     schemas
 }
 

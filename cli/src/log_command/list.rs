@@ -27,6 +27,7 @@ struct File {
     end: u64,
     bytes: u64,
     sealed_at: Option<String>,
+    archived: bool,
 }
 
 /// Prints a line for each file.
@@ -49,6 +50,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
                 sealed_at: segment
                     .sealed_at
                     .map(|time| Timestamp::from_micros(time.as_micros()).to_string()),
+                archived: segment.archived,
             })
             .collect(),
         Store::Jsonl => {
@@ -63,6 +65,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
                     end: status.durable_end.get(),
                     bytes: status.active_segment_bytes,
                     sealed_at: None,
+                    archived: false,
                 })
                 .collect()
         }
@@ -80,11 +83,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             end,
             bytes,
             sealed_at,
+            archived,
         } = file;
         print::line(&if arguments.json {
             json!({
                 "partition": partition, "base_offset": base, "end_offset": end, "bytes": bytes,
-                "sealed_at": sealed_at, "file": path,
+                "sealed_at": sealed_at, "archived": archived, "file": path,
             })
             .to_string()
         } else {

@@ -1,22 +1,25 @@
-//! `order-service log …`: look at the events without a service, and repair a damaged log.
+//! `order-service log …`: look at the events without a service, and take care of the files they are in.
 //!
 //! `ls` and `dump` change nothing and need no lock: beside a running service they show what was in the files when they
 //! were opened, the last records of which a crash might still take. `verify` wants the log to stand still, so it takes
-//! the data directory's lock like a service does, and so does `repair`, the one that changes something.
+//! the data directory's lock like a service does, and so do those that change something: `repair`,
+//! `archive`, and `rotate` unless it asks a running service.
 
+mod archive;
 mod dump;
 mod export;
 mod import;
 mod list;
 mod repair;
 mod repartition;
+mod rotate;
 mod verify;
 
 use clap::Subcommand;
 
 use crate::failure::Failure;
 
-/// Look at the events without a service, and repair a damaged log
+/// Look at the events without a service, and take care of the files they are in
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Ls(list::Arguments),
@@ -26,6 +29,8 @@ pub(crate) enum Command {
     Repartition(repartition::Arguments),
     Export(export::Arguments),
     Import(import::Arguments),
+    Rotate(rotate::Arguments),
+    Archive(archive::Arguments),
 }
 
 /// Runs the subcommand.
@@ -41,5 +46,7 @@ pub(crate) fn run(command: &Command) -> Result<(), Failure> {
         Command::Repartition(arguments) => repartition::run(arguments),
         Command::Export(arguments) => export::run(arguments),
         Command::Import(arguments) => import::run(arguments),
+        Command::Rotate(arguments) => rotate::run(arguments),
+        Command::Archive(arguments) => archive::run(arguments),
     }
 }

@@ -64,8 +64,9 @@ impl PartitionReader for SegmentedReader {
             .partition_point(|segment| segment.base <= next)
             .saturating_sub(1);
         while next < end {
-            let mut cursor =
-                segments[at].seek(next, segment_end(&segments, at, durable_end.get()))?;
+            let segment_end = segment_end(&segments, at, durable_end.get());
+            let piece = segments[at].piece_at(next, segment_end)?;
+            let mut cursor = piece.seek(next)?;
             while cursor.next_offset() < end {
                 let frame = cursor.next_frame()?;
                 next = cursor.next_offset();
@@ -79,7 +80,9 @@ impl PartitionReader for SegmentedReader {
                     return Ok(Offset::new(next));
                 }
             }
-            at += 1;
+            if next >= segment_end {
+                at += 1;
+            }
         }
         Ok(Offset::new(next))
     }
@@ -93,22 +96,46 @@ impl PartitionReader for SegmentedReader {
             if segments[at].base >= segment_end {
                 continue;
             }
-            let mut cursor = segments[at].seek_before_time(time.as_micros(), segment_end)?;
-            let mut before_all = cursor.next_offset() == segments[at].base;
-            loop {
-                let offset = cursor.next_offset();
-                match cursor.next_frame()? {
-                    None => return Ok(Offset::new(segment_end)),
-                    Some((header, _)) if header.appended_at >= time.as_micros() => {
-                        if before_all && offset == segments[at].base && at > 0 {
-                            break;
-                        }
-                        return Ok(Offset::new(offset));
-                    }
-                    Some(_) => before_all = false,
-                }
+            let from = segments[at].offset_before_time(time.as_micros())?;
+            match first_since(&segments[at], from.min(segment_end), segment_end, time)? {
+                Some(since) if since.begins_segment && at > 0 => {}
+                Some(since) => return Ok(Offset::new(since.offset)),
+                None => return Ok(Offset::new(segment_end)),
             }
         }
         Ok(self.partition.start())
     }
+}
+
+/// A frame that was appended at or after a time.
+struct Since {
+    offset: u64,
+    /// Whether it is the first of its segment, so that one before may be as late.
+    begins_segment: bool,
+}
+
+/// The first frame of a segment at or behind `from` that was appended at or after a time.
+fn first_since(
+    segment: &Segment,
+    from: u64,
+    segment_end: u64,
+    time: AppendTime,
+) -> Result<Option<Since>, LogError> {
+    let mut next = from;
+    let mut begins_segment = from == segment.base;
+    while next < segment_end {
+        let piece = segment.piece_at(next, segment_end)?;
+        let mut cursor = piece.seek(next)?;
+        while let Some((header, _)) = cursor.next_frame()? {
+            if header.appended_at >= time.as_micros() {
+                return Ok(Some(Since {
+                    offset: header.base,
+                    begins_segment,
+                }));
+            }
+            begins_segment = false;
+        }
+        next = cursor.next_offset();
+    }
+    Ok(None)
 }

@@ -12,6 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::archive;
 use super::segment::{Segment, behind, footer_of, frames_of, hint_of};
 use super::segment_bytes::SegmentBytes;
 use super::sparse_index::SparseIndex;
@@ -337,7 +338,7 @@ pub(super) fn list_segments(
     let mut bases = Vec::new();
     let mut leftovers = Vec::new();
     for name in disk.list(directory)? {
-        if let Some(base) = Segment::base_of(&name) {
+        if let Some(base) = Segment::base_of(&name).or_else(|| archive::base_of(&name)) {
             bases.push(base);
         } else if Path::new(&name)
             .extension()
@@ -347,5 +348,7 @@ pub(super) fn list_segments(
         }
     }
     bases.sort_unstable();
+    // A crash may leave a segment beside its archive.
+    bases.dedup();
     Ok((bases, leftovers))
 }

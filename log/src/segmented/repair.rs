@@ -10,13 +10,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::archive;
 use super::proof::prove_sealed;
 use super::recovery::{Verdict, list_segments, proven_loss, scan_tail};
 use super::salvage::{End, Loss, Salvage, salvage};
 use super::segment::Segment;
 use super::segment_bytes::SegmentBytes;
 use super::{SegmentedConfig, SegmentedLog};
-use crate::disk::Disk;
+use crate::disk::{Disk, DiskFile};
 use crate::layout::{Identity, SegmentHeader};
 use crate::mutants::{Mutant, keeps};
 use crate::{Key, LogError, Offset, PartitionId};
@@ -181,10 +182,10 @@ impl<'r> PartitionRepair<'r> {
             };
             let damage = self.damage_of(&path, *base, end)?;
             if damage.is_none() && plan.lost.len() == first_loss {
-                progress(self.length_of(&path)?);
+                progress(self.length_of(&path, *base)?);
                 continue;
             }
-            let read = self.read(&path)?;
+            let read = self.read(&path, *base)?;
             let end = match (&damage, end) {
                 // An undamaged segment ends where it ends.
                 (None, End::Last { .. }) => End::Last { seen: 0 },
@@ -226,10 +227,7 @@ impl<'r> PartitionRepair<'r> {
 
     /// What is wrong with a segment, if something is. A torn tail is not: the next start cuts it.
     fn damage_of(&self, path: &Path, base: u64, end: End) -> Result<Option<String>, LogError> {
-        let file = self
-            .disk
-            .open_read_only(path)
-            .map_err(at(path, "opening"))?;
+        let file = self.open(path, base)?;
         if let End::Sealed { next_base } = end {
             let mut pace = |_| std::ops::ControlFlow::Continue(());
             let proof = prove_sealed(&*file, self.identity, base, next_base, &mut pace);
@@ -276,22 +274,29 @@ impl<'r> PartitionRepair<'r> {
         Ok(salvage(&read.bytes, self.identity, base, end))
     }
 
-    fn read(&self, path: &Path) -> Result<SegmentBytes, LogError> {
-        self.disk
-            .open_read_only(path)
-            .and_then(|file| SegmentBytes::read(&*file))
-            .map_err(at(path, "reading"))
+    /// The segment's file; an archive, unpacked.
+    fn open(&self, path: &Path, base: u64) -> Result<Arc<dyn DiskFile>, LogError> {
+        let (path, file) = archive::open_file(&**self.disk, path, self.identity, base)
+            .map_err(at(path, "opening"))?;
+        file.map_err(|reason| LogError::Incompatible {
+            path,
+            reason: format!(
+                "{reason}: what an archive holds cannot be repaired, restore it from a backup; nothing was changed"
+            ),
+        })
     }
 
-    fn length_of(&self, path: &Path) -> Result<u64, LogError> {
-        self.disk
-            .open_read_only(path)
-            .and_then(|file| file.length())
-            .map_err(at(path, "reading"))
+    fn read(&self, path: &Path, base: u64) -> Result<SegmentBytes, LogError> {
+        SegmentBytes::read(&*self.open(path, base)?).map_err(at(path, "reading"))
+    }
+
+    fn length_of(&self, path: &Path, base: u64) -> Result<u64, LogError> {
+        let file = self.open(path, base)?;
+        file.length().map_err(at(path, "reading"))
     }
 
     fn replace(&mut self, segment: &SegmentRepair, aside: &Path) -> Result<(), LogError> {
-        let read = self.read(&segment.path)?;
+        let read = self.read(&segment.path, segment.base)?;
         let kept = self.salvage(&read, &segment.path, segment.base, segment.end)?;
         self.copy_aside(&read.bytes, &segment.path, aside)?;
         let replacement = self.directory.join(REPLACEMENT_NAME);

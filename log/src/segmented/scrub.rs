@@ -13,6 +13,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::Finding;
+use super::archive;
 use super::partition::Partition;
 use super::proof::{Fault, SealedProof, prove_sealed};
 use super::segment::Segment;
@@ -169,8 +170,22 @@ impl Worker {
             let nanoseconds = bytes.saturating_mul(1_000_000_000) / self.bytes_per_second;
             self.shared.wait(Duration::from_nanos(nanoseconds))
         };
-        let proof = match segment.disk.open_read_only(&segment.path) {
-            Ok(file) => {
+        let opened = archive::open_file(
+            &*segment.disk,
+            &segment.path,
+            partition.identity,
+            segment.base,
+        );
+        let proof = match opened {
+            Ok((_, Err(reason))) => SealedProof {
+                faults: vec![Fault {
+                    position: 0,
+                    offset: segment.base,
+                    reason,
+                }],
+                ..SealedProof::default()
+            },
+            Ok((_, Ok(file))) => {
                 file.forget_cached();
                 let proof = prove_sealed(
                     &*file,

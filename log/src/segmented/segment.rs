@@ -1,10 +1,12 @@
-//! One segment file as readers see it: a read-only map, its hints, and verified frames.
+//! One segment as readers see it: a read-only map with hints, or an archive in blocks; and verified frames.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
+use super::archive::{self, Archive, BlockCache};
 use super::sparse_index::{Hint, SparseIndex};
-use crate::disk::{Disk, Map};
+use crate::disk::{Disk, DiskFile, Map};
 use crate::layout::{
     FrameFault, FrameHeader, Identity, SEGMENT_FOOTER_BYTES, SEGMENT_HEADER_BYTES, SegmentFooter,
     SegmentHeader,
@@ -20,11 +22,18 @@ pub(super) struct Segment {
     pub(super) path: PathBuf,
     identity: Identity,
     pub(super) disk: Arc<dyn Disk>,
+    cache: Arc<BlockCache>,
     opened: OnceLock<Opened>,
 }
 
 #[derive(Debug)]
-struct Opened {
+enum Opened {
+    Plain(Plain),
+    Archived(Archive),
+}
+
+#[derive(Debug)]
+struct Plain {
     map: Map,
     hints: RwLock<SparseIndex>,
     /// What is wrong with the segment's header. Frames prove themselves, so they are served all the same; whoever judges
@@ -51,12 +60,14 @@ impl Segment {
         directory: &Path,
         identity: Identity,
         base: u64,
+        cache: Arc<BlockCache>,
     ) -> Self {
         Self {
             base,
             path: Self::path_of(directory, base),
             identity,
             disk,
+            cache,
             opened: OnceLock::new(),
         }
     }
@@ -71,17 +82,19 @@ impl Segment {
         hints: SparseIndex,
     ) -> Self {
         let opened = OnceLock::new();
-        let first = opened.set(Opened {
+        let first = opened.set(Opened::Plain(Plain {
             map,
             hints: RwLock::new(hints),
             header_fault: None,
-        });
+        }));
         debug_assert!(first.is_ok(), "a new cell is empty");
         Self {
             base,
             path,
             identity,
             disk,
+            // Never used: what is open stays open, and this is plain.
+            cache: Arc::default(),
             opened,
         }
     }
@@ -90,18 +103,21 @@ impl Segment {
         if let Some(opened) = self.opened.get() {
             return Ok(opened);
         }
-        let io_error = |action| {
-            move |source| LogError::Io {
-                action,
-                path: self.path.clone(),
-                source,
+        let opened = match self.disk.open_read_only(&self.path) {
+            Ok(file) => self.open_plain(&*file)?,
+            // Also when it was archived after the list of files was made.
+            Err(missing) if missing.kind() == io::ErrorKind::NotFound => {
+                self.open_archive(missing)?
             }
+            Err(source) => return Err(self.io_error("opening", source)),
         };
-        let file = self
-            .disk
-            .open_read_only(&self.path)
-            .map_err(io_error("opening"))?;
-        let map = file.map().map_err(io_error("mapping"))?;
+        Ok(self.opened.get_or_init(|| opened))
+    }
+
+    fn open_plain(&self, file: &dyn DiskFile) -> Result<Opened, LogError> {
+        let map = file
+            .map()
+            .map_err(|source| self.io_error("mapping", source))?;
         let bytes = map.bytes();
         if let Some(reason) = SegmentHeader::foreign(bytes, self.identity, self.base) {
             return Err(self.damaged(0, self.base, reason));
@@ -111,18 +127,46 @@ impl Segment {
             Some(hints) => hints,
             None => self.scan_hints(frames_of(bytes)),
         };
-        Ok(self.opened.get_or_init(|| Opened {
+        Ok(Opened::Plain(Plain {
             map,
             hints: RwLock::new(hints),
             header_fault: header.err(),
         }))
     }
 
+    fn open_archive(&self, missing: io::Error) -> Result<Opened, LogError> {
+        let path = archive::path_of(&self.path);
+        match Archive::open(&*self.disk, &path, self.identity, self.base) {
+            Ok(archive) => archive
+                .map(Opened::Archived)
+                .map_err(|reason| self.damaged(0, self.base, reason)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(self.io_error("opening", missing))
+            }
+            Err(source) => Err(self.io_error("opening the archive of", source)),
+        }
+    }
+
+    fn io_error(&self, action: &'static str, source: io::Error) -> LogError {
+        LogError::Io {
+            action,
+            path: self.path.clone(),
+            source,
+        }
+    }
+
     /// Checks the segment's header.
     pub(super) fn check_header(&self) -> Result<(), LogError> {
-        match &self.opened()?.header_fault {
-            None => Ok(()),
-            Some(reason) => Err(self.damaged(0, self.base, reason.clone())),
+        match self.opened()? {
+            // The segment's header was compared when the archive was made, and nobody asks for it any more.
+            Opened::Archived(_)
+            | Opened::Plain(Plain {
+                header_fault: None, ..
+            }) => Ok(()),
+            Opened::Plain(Plain {
+                header_fault: Some(reason),
+                ..
+            }) => Err(self.damaged(0, self.base, reason.clone())),
         }
     }
 
@@ -141,88 +185,90 @@ impl Segment {
 
     /// Adds hints for frames that were appended and synced.
     pub(super) fn note(&self, new: &[Hint]) {
-        if let (Some(opened), false) = (self.opened.get(), new.is_empty()) {
-            let mut hints = opened.hints.write().unwrap_or_else(PoisonError::into_inner);
+        if let (Some(Opened::Plain(plain)), false) = (self.opened.get(), new.is_empty()) {
+            let mut hints = plain.hints.write().unwrap_or_else(PoisonError::into_inner);
             new.iter().for_each(|hint| hints.note(*hint));
         }
     }
 
-    /// Writes the hints beside the segment, now that it is sealed.
+    /// Writes the hints beside the segment, now that it is sealed. An archive has its own.
     pub(super) fn save_hints(&self) -> Result<(), LogError> {
-        let hints = self
-            .opened()?
+        let Opened::Plain(plain) = self.opened()? else {
+            return Ok(());
+        };
+        let hints = plain
             .hints
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
         hints
             .save(&*self.disk, &self.path, self.identity, self.base)
-            .map_err(|source| LogError::Io {
-                action: "writing the indexes of",
-                path: self.path.clone(),
-                source,
-            })
+            .map_err(|source| self.io_error("writing the indexes of", source))
     }
 
     /// The footer, if the segment is sealed.
     pub(super) fn footer(&self) -> Result<Option<SegmentFooter>, LogError> {
-        let bytes = self.opened()?.map.bytes();
-        Ok(SegmentFooter::read(
-            footer_of(bytes),
-            self.identity,
-            self.base,
-        ))
+        Ok(match self.opened()? {
+            Opened::Plain(plain) => {
+                SegmentFooter::read(footer_of(plain.map.bytes()), self.identity, self.base)
+            }
+            Opened::Archived(archive) => Some(archive.footer()),
+        })
     }
 
-    /// The file's length in bytes.
-    pub(super) fn capacity(&self) -> Result<u64, LogError> {
-        Ok(self.opened()?.map.bytes().len() as u64)
+    /// The file it is in, its length in bytes, and whether that is an archive.
+    pub(super) fn file(&self) -> Result<(PathBuf, u64, bool), LogError> {
+        Ok(match self.opened()? {
+            Opened::Plain(plain) => (self.path.clone(), plain.map.bytes().len() as u64, false),
+            Opened::Archived(archive) => (archive::path_of(&self.path), archive.bytes(), true),
+        })
     }
 
-    /// A cursor at the frame with base offset `offset`, which must be before `end` (of the segment, and synced), or at
-    /// `end` itself.
-    pub(super) fn seek(&self, offset: u64, end: u64) -> Result<Cursor<'_>, LogError> {
-        let opened = self.opened()?;
-        let frames = frames_of(opened.map.bytes());
-        let hint = opened
-            .hints
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .before_offset(offset - self.base);
-        if let Some(hint) = hint {
-            let mut cursor = Cursor {
+    /// The piece that holds the frame at `offset`, which is before `end`: an offset that is known to be synced, and at
+    /// most the segment's.
+    pub(super) fn piece_at(&self, offset: u64, end: u64) -> Result<Piece<'_>, LogError> {
+        match self.opened()? {
+            Opened::Plain(plain) => Ok(Piece {
                 segment: self,
-                frames,
-                position: hint.position as usize,
-                next: self.base + u64::from(hint.relative),
+                bytes: PieceBytes::Map(frames_of(plain.map.bytes())),
+                origin: 0,
+                start: SEGMENT_HEADER_BYTES,
+                first: self.base,
                 end,
-            };
-            // A hint that leads nowhere is as good as none.
-            if cursor.skip_to(offset).is_ok() {
-                return Ok(cursor);
+                hints: Some(&plain.hints),
+            }),
+            Opened::Archived(archive) => {
+                let (at, block, block_end) = archive.block_of(offset);
+                let name = (self.identity.partition, self.base, at);
+                let bytes = self
+                    .cache
+                    .get(name, || archive.unpack(at))
+                    .map_err(|reason| {
+                        self.damaged(crate::layout::index(block.position), block.offset, reason)
+                    })?;
+                Ok(Piece {
+                    segment: self,
+                    bytes: PieceBytes::Block(bytes),
+                    origin: crate::layout::index(block.position),
+                    start: if at == 0 { SEGMENT_HEADER_BYTES } else { 0 },
+                    first: block.offset,
+                    end: block_end.min(end),
+                    hints: None,
+                })
             }
         }
-        let mut cursor = Cursor {
-            segment: self,
-            frames,
-            position: SEGMENT_HEADER_BYTES,
-            next: self.base,
-            end,
-        };
-        cursor.skip_to(offset)?;
-        Ok(cursor)
     }
 
-    /// A cursor at the last hint before `time`, or at the start.
-    pub(super) fn seek_before_time(&self, time: u64, end: u64) -> Result<Cursor<'_>, LogError> {
-        let hint = self
-            .opened()?
-            .hints
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .before_time(time);
-        let offset = hint.map_or(self.base, |hint| self.base + u64::from(hint.relative));
-        self.seek(offset.min(end), end)
+    /// Offset of a frame, or of the segment's beginning, before which no frame is as late as `time`.
+    pub(super) fn offset_before_time(&self, time: u64) -> Result<u64, LogError> {
+        Ok(match self.opened()? {
+            Opened::Plain(plain) => {
+                let hints = plain.hints.read().unwrap_or_else(PoisonError::into_inner);
+                let hint = hints.before_time(time);
+                hint.map_or(self.base, |hint| self.base + u64::from(hint.relative))
+            }
+            Opened::Archived(archive) => archive.offset_before_time(time),
+        })
     }
 
     pub(super) fn damaged(
@@ -233,10 +279,70 @@ impl Segment {
     ) -> LogError {
         LogError::Damaged {
             partition: PartitionId::new(self.identity.partition),
-            path: self.path.clone(),
+            path: match self.opened.get() {
+                Some(Opened::Archived(_)) => archive::path_of(&self.path),
+                _ => self.path.clone(),
+            },
             position: position as u64,
             offset: Offset::new(offset),
             reason: reason.into(),
+        }
+    }
+}
+
+/// A run of whole frames of a segment, held while it is read: all of a plain one, a block of an archived one.
+#[derive(Debug)]
+pub(super) struct Piece<'s> {
+    segment: &'s Segment,
+    bytes: PieceBytes<'s>,
+    /// Where `bytes` begin in the segment.
+    origin: usize,
+    /// Where the first frame begins in `bytes`.
+    start: usize,
+    /// Offset that comes next there.
+    first: u64,
+    /// Offset after the last frame that may be read.
+    end: u64,
+    hints: Option<&'s RwLock<SparseIndex>>,
+}
+
+#[derive(Debug)]
+enum PieceBytes<'s> {
+    Map(&'s [u8]),
+    Block(Arc<Vec<u8>>),
+}
+
+impl Piece<'_> {
+    /// A cursor at the frame with base offset `offset`, which is in this piece or its end.
+    pub(super) fn seek(&self, offset: u64) -> Result<Cursor<'_>, LogError> {
+        let hint = self.hints.and_then(|hints| {
+            let hints = hints.read().unwrap_or_else(PoisonError::into_inner);
+            hints.before_offset(offset - self.segment.base)
+        });
+        if let Some(hint) = hint {
+            let next = self.segment.base + u64::from(hint.relative);
+            let mut cursor = self.cursor(hint.position as usize, next);
+            // A hint that leads nowhere is as good as none.
+            if cursor.skip_to(offset).is_ok() {
+                return Ok(cursor);
+            }
+        }
+        let mut cursor = self.cursor(self.start, self.first);
+        cursor.skip_to(offset)?;
+        Ok(cursor)
+    }
+
+    fn cursor(&self, position: usize, next: u64) -> Cursor<'_> {
+        Cursor {
+            segment: self.segment,
+            frames: match &self.bytes {
+                PieceBytes::Map(bytes) => bytes,
+                PieceBytes::Block(bytes) => bytes,
+            },
+            origin: self.origin,
+            position,
+            next,
+            end: self.end,
         }
     }
 }
@@ -270,11 +376,13 @@ pub(super) fn hint_of(header: &FrameHeader, base: u64, position: usize) -> Optio
     })
 }
 
-/// Walks the frames of one segment, in order, up to an end that is known to be synced.
+/// Walks the frames of one piece, in order, up to an end that is known to be synced.
 #[derive(Debug)]
 pub(super) struct Cursor<'s> {
     segment: &'s Segment,
     frames: &'s [u8],
+    /// Where `frames` begin in the segment.
+    origin: usize,
     position: usize,
     next: u64,
     end: u64,
@@ -335,6 +443,6 @@ impl<'s> Cursor<'s> {
 
     fn damaged(&self, fault: FrameFault) -> LogError {
         self.segment
-            .damaged(self.position, self.next, fault.to_string())
+            .damaged(self.origin + self.position, self.next, fault.to_string())
     }
 }

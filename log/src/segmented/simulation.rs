@@ -28,21 +28,21 @@ use crate::{
     PartitionWriter, RecordTag, ScanLimit,
 };
 
-const P0: PartitionId = PartitionId::new(0);
+pub(super) const P0: PartitionId = PartitionId::new(0);
 const SEGMENT_BYTES: u64 = 8 * 1024;
 
-type Outcome = Result<(), String>;
+pub(super) type Outcome = Result<(), String>;
 
 /// A frame as the oracle remembers it: a serial number and a length say all of its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Written {
+pub(super) struct Written {
     base: u64,
     records: u16,
     serial: u32,
     length: u32,
 }
 
-fn config() -> SegmentedConfig {
+pub(super) fn config() -> SegmentedConfig {
     SegmentedConfig {
         segment_bytes_first: SEGMENT_BYTES / 2,
         segment_bytes_max: SEGMENT_BYTES,
@@ -51,7 +51,7 @@ fn config() -> SegmentedConfig {
     }
 }
 
-fn open(disk: &SimulatedDisk) -> Result<SegmentedLog, LogError> {
+pub(super) fn open(disk: &SimulatedDisk) -> Result<SegmentedLog, LogError> {
     SegmentedLog::open(config(), Arc::new(disk.clone()) as Arc<dyn Disk>)
 }
 
@@ -70,7 +70,7 @@ fn record_bytes(serial: u32, length: u32, bytes: &mut Vec<u8>) {
     }
 }
 
-fn batch_of(
+pub(super) fn batch_of(
     random: &mut Random,
     start: Offset,
     serial: &mut u32,
@@ -112,7 +112,7 @@ fn batch_of(
 }
 
 /// Everything a reader sees, each byte checked against its serial number.
-fn read_all(log: &SegmentedLog) -> Result<Vec<Written>, String> {
+pub(super) fn read_all(log: &SegmentedLog) -> Result<Vec<Written>, String> {
     let reader = log.reader(P0).map_err(|error| error.to_string())?;
     let mut frames = Vec::new();
     let mut wrong = None;
@@ -282,6 +282,17 @@ fn live(
         if random.one_in(5) {
             // A marker promises nothing: its failure poisons, and loses nothing.
             failed |= writer.idle().is_err();
+            continue;
+        }
+        if random.one_in(8) {
+            // A rotation promises nothing about records either.
+            match writer.rotate() {
+                Ok(true) if failed => {
+                    return Err("a poisoned partition was rotated".to_owned());
+                }
+                Ok(_) | Err(LogError::StorageFull { .. } | LogError::Io { .. }) => {}
+                Err(_) => failed = true,
+            }
             continue;
         }
         let (batch, frames) = batch_of(
@@ -469,7 +480,7 @@ fn crafted(frames: &[(u64, u32, u64, Identity)]) -> Vec<u8> {
     segment
 }
 
-fn expect(condition: bool, claim: &str) -> Outcome {
+pub(super) fn expect(condition: bool, claim: &str) -> Outcome {
     if condition {
         Ok(())
     } else {
@@ -682,7 +693,7 @@ fn full_disk_at_start() -> Outcome {
 
 type Suite = (&'static str, fn() -> Outcome);
 
-const SUITES: [Suite; 12] = [
+const SUITES: [Suite; 13] = [
     ("misplaced_frames", misplaced_frames),
     ("leftover_frames", leftover_frames),
     ("epochs", epochs),
@@ -704,9 +715,10 @@ const SUITES: [Suite; 12] = [
         "interrupted_repair",
         super::repair_tests::interrupted_repair,
     ),
+    ("archiving", super::care_simulation::archiving),
 ];
 
-const MUTANTS: [Mutant; 24] = [
+const MUTANTS: [Mutant; 26] = [
     Mutant::BatchSync,
     Mutant::PublishAfterSync,
     Mutant::SealSync,
@@ -731,6 +743,8 @@ const MUTANTS: [Mutant; 24] = [
     Mutant::StaleIndexes,
     Mutant::Poison,
     Mutant::Lock,
+    Mutant::ArchiveSync,
+    Mutant::ArchiveName,
 ];
 
 #[test]

@@ -29,23 +29,23 @@ const TAG: RecordTag = RecordTag {
 
 /// A frame as a test remembers it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Remembered {
-    base: u64,
-    key: u8,
-    sequence: u32,
-    previous: Option<u64>,
-    time: u64,
-    records: Vec<Vec<u8>>,
+pub(super) struct Remembered {
+    pub(super) base: u64,
+    pub(super) key: u8,
+    pub(super) sequence: u32,
+    pub(super) previous: Option<u64>,
+    pub(super) time: u64,
+    pub(super) records: Vec<Vec<u8>>,
 }
 
-struct Fixture {
-    directory: TempDir,
+pub(super) struct Fixture {
+    pub(super) directory: TempDir,
     durability: Durability,
-    segment_bytes_max: u64,
+    pub(super) segment_bytes_max: u64,
 }
 
 impl Fixture {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             directory: tempfile::tempdir().unwrap(),
             durability: Durability::Always,
@@ -53,7 +53,7 @@ impl Fixture {
         }
     }
 
-    fn config(&self) -> SegmentedConfig {
+    pub(super) fn config(&self) -> SegmentedConfig {
         let directory = self.directory.path().join("log");
         SegmentedConfig {
             segment_bytes_max: self.segment_bytes_max,
@@ -61,16 +61,16 @@ impl Fixture {
         }
     }
 
-    fn open(&self) -> SegmentedLog {
+    pub(super) fn open(&self) -> SegmentedLog {
         SegmentedLog::open(self.config(), Arc::new(RealDisk)).unwrap()
     }
 
-    fn verify(&self) -> VerifyReport {
+    pub(super) fn verify(&self) -> VerifyReport {
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
         SegmentedLog::verify(&self.config(), &disk, &mut |_| {}).unwrap()
     }
 
-    fn segments(&self) -> Vec<PathBuf> {
+    pub(super) fn segments(&self) -> Vec<PathBuf> {
         let mut paths: Vec<_> = fs::read_dir(self.directory.path().join("log/p000"))
             .unwrap()
             .map(|entry| entry.unwrap().path())
@@ -81,10 +81,10 @@ impl Fixture {
     }
 }
 
-const P0: PartitionId = PartitionId::new(0);
+pub(super) const P0: PartitionId = PartitionId::new(0);
 
 /// Appends one batch of frames, `records` giving the record lengths of each.
-fn append(
+pub(super) fn append(
     writer: &mut dyn PartitionWriter,
     frames: &[Vec<usize>],
     model: &mut Vec<Remembered>,
@@ -139,12 +139,15 @@ fn append(
     Ok(appended)
 }
 
-fn read_all(log: &SegmentedLog) -> Result<Vec<Remembered>, LogError> {
+pub(super) fn read_all(log: &SegmentedLog) -> Result<Vec<Remembered>, LogError> {
     let reader = log.reader(P0)?;
     read_from(&*reader, reader.start())
 }
 
-fn read_from(reader: &dyn PartitionReader, from: Offset) -> Result<Vec<Remembered>, LogError> {
+pub(super) fn read_from(
+    reader: &dyn PartitionReader,
+    from: Offset,
+) -> Result<Vec<Remembered>, LogError> {
     let mut frames = Vec::new();
     reader.scan(from, ScanLimit::NONE, &mut |frame| {
         frames.push(Remembered {
@@ -214,6 +217,39 @@ fn one_batch_may_be_larger_than_a_segment() {
     assert_eq!(read_all(&log).unwrap(), model);
     drop((writer, log));
     assert_eq!(read_all(&fixture.open()).unwrap(), model);
+}
+
+#[test]
+fn a_rotated_partition_goes_on_in_a_new_segment_and_an_empty_one_stays() {
+    for durability in [
+        Durability::Always,
+        Durability::Interval(Duration::from_secs(60)),
+    ] {
+        let mut fixture = Fixture::new();
+        fixture.durability = durability;
+        let mut model = Vec::new();
+        let log = fixture.open();
+        let mut writer = log.writer(P0).unwrap();
+        assert!(!writer.rotate().unwrap(), "nothing is in the first segment");
+        for segments in 2..5 {
+            append(&mut *writer, &[vec![40], vec![3, 70]], &mut model).unwrap();
+            assert!(writer.rotate().unwrap());
+            assert!(!writer.rotate().unwrap(), "rotating again changes nothing");
+            assert_eq!(fixture.segments().len(), segments);
+            // Sealed is synced, in every mode.
+            assert_eq!(read_all(&log).unwrap(), model);
+        }
+        writer.idle().unwrap();
+        assert!(!writer.rotate().unwrap(), "a marker is no record");
+        append(&mut *writer, &[vec![5]], &mut model).unwrap();
+        writer.close().unwrap();
+        drop((writer, log));
+        let log = fixture.open();
+        assert_eq!(read_all(&log).unwrap(), model);
+        assert!(log.writer(P0).unwrap().rotate().unwrap());
+        drop(log);
+        assert_eq!(fixture.verify().findings, []);
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::archive;
 use super::proof::{SealedProof, prove_sealed};
 use super::recovery::{Verdict, list_segments, proven_loss, scan_tail};
 use super::segment::Segment;
@@ -81,6 +82,8 @@ pub struct SegmentInfo {
     pub bytes: u64,
     /// Append time of its last record, if it is sealed.
     pub sealed_at: Option<AppendTime>,
+    /// Whether the file is an archive.
+    pub archived: bool,
 }
 
 impl SegmentedLog {
@@ -101,12 +104,14 @@ impl SegmentedLog {
                 let end = segments
                     .get(at + 1)
                     .map_or(partition.durable_end.load(), |next| Offset::new(next.base));
+                let (path, bytes, archived) = segment.file()?;
                 all.push(SegmentInfo {
                     partition: partition.id,
-                    path: segment.path.clone(),
+                    path,
                     base: Offset::new(segment.base),
                     end,
-                    bytes: segment.capacity()?,
+                    bytes,
+                    archived,
                     sealed_at: footer
                         .map(|footer| AppendTime::from_micros(footer.last_append_time)),
                 });
@@ -138,15 +143,24 @@ impl SegmentedLog {
             let (bases, _) = list_segments(&**disk, &directory).map_err(io_error(&directory))?;
             let identity = Identity::new(config.log_id, partition);
             for (at, base) in bases.iter().enumerate() {
-                let path = Segment::path_of(&directory, *base);
-                let file = disk.open_read_only(&path).map_err(io_error(&path))?;
+                let segment_path = Segment::path_of(&directory, *base);
+                let opened = archive::open_file(&**disk, &segment_path, identity, *base);
+                let (path, file) = opened.map_err(io_error(&segment_path))?;
                 let before = report.bytes;
-                let length = file.length().map_err(io_error(&path))?;
                 let mut place = Place {
                     partition: PartitionId::new(partition),
                     path: path.clone(),
                     report: &mut report,
                 };
+                let file = match file {
+                    Ok(file) => file,
+                    Err(reason) => {
+                        place.found(0, *base, true, reason);
+                        report.segments += 1;
+                        continue;
+                    }
+                };
+                let length = file.length().map_err(io_error(&path))?;
                 match bases.get(at + 1) {
                     Some(next_base) => {
                         let mut read = before;

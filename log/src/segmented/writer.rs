@@ -382,6 +382,23 @@ impl PartitionWriter for SegmentedWriter {
         Ok(())
     }
 
+    fn rotate(&mut self) -> Result<bool, LogError> {
+        self.partition.check_writable()?;
+        self.partition.sync_left()?;
+        if self.end.get() == self.active.segment.base {
+            return Ok(false);
+        }
+        let prepared = self.reserve_next(0)?;
+        let rolled = self.roll(prepared, self.end);
+        self.or_poison(self.end, rolled)?;
+        // The footer proves what the watermark of a later frame would.
+        self.watermark = self.end;
+        self.partition
+            .active_bytes
+            .store(self.active.position, Ordering::Relaxed);
+        Ok(true)
+    }
+
     fn close(&mut self) -> Result<(), LogError> {
         self.idle()
     }

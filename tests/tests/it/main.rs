@@ -12,6 +12,7 @@ mod history;
 mod import_export;
 mod killed;
 mod life;
+mod log_care;
 mod log_tools;
 mod metrics;
 mod projections;
