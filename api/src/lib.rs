@@ -22,6 +22,8 @@ mod event_json;
 mod feed;
 mod feed_position;
 mod frames;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 #[cfg(test)]
 mod golden;
 mod health;

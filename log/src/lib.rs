@@ -13,6 +13,8 @@ mod durable_end;
 mod error;
 mod event_log;
 mod frame;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod jsonl;
 mod layout;
 mod lock;

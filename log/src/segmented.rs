@@ -267,6 +267,34 @@ impl EventLog for SegmentedLog {
     }
 }
 
+/// What a start and a repair make of a segment with these bytes as its frames.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz_segment(frames: &[u8], identity: Identity) {
+    use salvage::{End, salvage};
+    let room = crate::layout::SEGMENT_HEADER_BYTES;
+    let mut segment = vec![0; room];
+    segment.extend_from_slice(frames);
+    segment.resize((segment.len() + 512).next_multiple_of(8), 0);
+    let base = crate::layout::FrameHeader::read_unchecked(frames).base;
+    if base > u64::MAX / 2 {
+        return;
+    }
+    let tail = recovery::scan_tail(&segment, identity, base);
+    assert!(tail.end >= base && tail.position <= segment.len());
+    for end in [
+        End::Last { seen: base + 1 },
+        End::Sealed {
+            next_base: base + 5,
+        },
+    ] {
+        let kept = salvage(&segment, identity, base, end);
+        let rebuilt = kept.rebuild(&segment, identity);
+        let again = salvage(&rebuilt, identity, base, end);
+        assert!(again.losses.is_empty(), "a repaired segment is whole");
+        assert_eq!(again.end, kept.end);
+    }
+}
+
 fn create_directory(disk: &dyn Disk, directory: &Path) -> Result<(), LogError> {
     let created = disk
         .create_directory(directory)

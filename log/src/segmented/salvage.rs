@@ -204,7 +204,10 @@ impl Salvage {
                 .lost
                 .last()
                 .is_none_or(|last| header.base >= last.base + u64::from(last.records));
-            if header.base < self.end || header.epoch < self.epoch || !fits || !rises {
+            // No frame was written when more than what is before it was synced.
+            let plausible = header.synced <= header.base && after < u64::MAX;
+            if header.base < self.end || header.epoch < self.epoch || !fits || !rises || !plausible
+            {
                 continue;
             }
             if self
