@@ -7,7 +7,7 @@ use std::task::Poll;
 
 use axum::body::HttpBody;
 use axum::extract::{FromRequest, Request};
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue};
 use bytes::{Bytes, BytesMut};
 
@@ -46,13 +46,27 @@ impl JsonBody {
             return Err(too_large(limit));
         }
         let bytes = whole(body, limit, clock).await?;
-        if !bytes.is_empty() && !headers.get(CONTENT_TYPE).is_some_and(is_json) {
-            return Err(Problem::new(
-                ProblemKind::UnsupportedMediaType,
-                "send the body as Content-Type: application/json",
-            ));
+        if !bytes.is_empty() {
+            if !headers.get(CONTENT_TYPE).is_some_and(is_json) {
+                return Err(Problem::new(
+                    ProblemKind::UnsupportedMediaType,
+                    "send the body as Content-Type: application/json",
+                ));
+            }
+            refuse_coding(headers)?;
         }
         Ok(Self(bytes))
+    }
+}
+
+/// A body is read as it comes: one that says it is compressed is none of ours (RFC 9110, 15.5.16).
+pub(crate) fn refuse_coding(headers: &HeaderMap) -> Result<(), Problem> {
+    match headers.get(CONTENT_ENCODING) {
+        Some(coding) if !coding.as_bytes().eq_ignore_ascii_case(b"identity") => Err(Problem::new(
+            ProblemKind::UnsupportedMediaType,
+            "send the body without a Content-Encoding",
+        )),
+        _ => Ok(()),
     }
 }
 

@@ -19,6 +19,7 @@ use order_domain::Idempotency;
 use tokio::sync::watch;
 
 use crate::api::Shared;
+use crate::body::refuse_coding;
 use crate::connection_clock::ConnectionClock;
 use crate::error::{Problem, ProblemKind};
 use crate::order_body::{PlaceOrderBody, parse};
@@ -44,6 +45,7 @@ pub(crate) async fn orders(
             "send orders as Content-Type: application/x-ndjson, one JSON object a line",
         ));
     }
+    refuse_coding(request.headers())?;
     let key = request_headers::idempotency_key(request.headers())?;
     if let Some(key) = &key
         && key.len() + KEY_SUFFIX_CHARACTERS > Idempotency::KEY_CHARACTERS_MAX

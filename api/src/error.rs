@@ -99,7 +99,7 @@ problem_kinds! {
     VersionNotReached = PRECONDITION_FAILED, "version-not-reached", "The order has not reached this version";
     /// The body is longer than the limit.
     BodyTooLarge = PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large";
-    /// The body must be `application/json`.
+    /// The body must be `application/json`, of a bulk request `application/x-ndjson`, and not compressed.
     UnsupportedMediaType = UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body has an unsupported type";
     /// The body is well formed, and a value in it is not possible. `errors` points at each.
     InvalidValue = UNPROCESSABLE_ENTITY, "invalid-value", "A value is not possible";

@@ -201,6 +201,25 @@ async fn a_request_without_an_id_gets_one_of_its_own() {
 }
 
 #[tokio::test]
+async fn a_compressed_body_is_refused_as_such() {
+    let world = World::new();
+    for (path, kind) in [
+        ("/orders", "application/json"),
+        ("/orders/bulk", "application/x-ndjson"),
+    ] {
+        let ask = |coding: &str| {
+            let request = Request::post(path)
+                .header("content-type", kind)
+                .header("content-encoding", coding);
+            world.ask(request.body(Body::from(an_order().to_string())).unwrap())
+        };
+        let refused = ask("gzip").await.expect(StatusCode::UNSUPPORTED_MEDIA_TYPE);
+        assert_eq!(refused.json()["code"], "unsupported-media-type", "{path}");
+        assert!(ask("identity").await.status.is_success(), "{path}");
+    }
+}
+
+#[tokio::test]
 async fn a_wrong_method_is_told_the_right_ones() {
     let world = World::new();
     let request = Request::delete("/orders").body(Body::empty()).unwrap();

@@ -42,7 +42,7 @@ pub(crate) struct World {
     pub(crate) api: Api,
     pub(crate) projector: Arc<ProjectorWorkers>,
     commands: CommandWorkers,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 /// The read model as the command workers see it.
@@ -165,7 +165,7 @@ impl World {
             api: Api::new(parts, config).unwrap(),
             projector,
             commands,
-            _directory: directory,
+            directory,
         }
     }
 
@@ -209,6 +209,12 @@ impl World {
             admin,
             _stop: stop,
         }
+    }
+
+    /// Size of the read model's write-ahead log.
+    pub(crate) fn wal_bytes(&self) -> u64 {
+        let path = self.directory.path().join("read.db-wal");
+        std::fs::metadata(path).unwrap().len()
     }
 
     /// The answer as it comes, its body unread.
@@ -309,4 +315,14 @@ pub(crate) fn an_order() -> Value {
         "lines": [{"sku": "SKU-1", "quantity": 2, "unit_price": 1999}],
         "metadata": {"channel": "web"}
     })
+}
+
+/// An order whose event fills a good part of a connection's buffers.
+pub(crate) fn a_large_order() -> Value {
+    let mut order = an_order();
+    for number in 0..32 {
+        order["metadata"][format!("note-{number}")] = "x".repeat(512).into();
+    }
+    order["metadata"].as_object_mut().unwrap().remove("channel");
+    order
 }
