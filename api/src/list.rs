@@ -233,6 +233,8 @@ mod tests {
             Some(Timestamp::from_micros(1_795_374_000_000_000))
         );
         assert_eq!(filter.created_before, filter.created_after);
+        let ever = query("created_after=1900-01-01T00:00:00Z").unwrap();
+        assert_eq!(ever.created_after, Some(Timestamp::from_micros(0)));
     }
 
     #[test]
@@ -244,7 +246,7 @@ mod tests {
             "limit=a",
             "colour=red",
             "status=paid&status=paid",
-            "created_after=1900-01-01T00:00:00Z",
+            "created_after=2026-13-01T00:00:00Z",
         ] {
             let problem = query(text).expect_err(text);
             assert_eq!(problem.kind(), ProblemKind::InvalidQuery, "{text}");

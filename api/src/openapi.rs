@@ -1,6 +1,7 @@
 //! The OpenAPI 3.1 document, made from the code: routes from the router's table, bodies from the parsed shapes, failures
 //! from the catalogue of problems. A golden copy is in `docs/openapi.json`, so that a change is seen in review.
 
+mod examples;
 mod operations;
 mod parameters;
 mod schemas;
@@ -9,7 +10,9 @@ use std::sync::{Arc, LazyLock};
 
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION};
 use axum::http::{HeaderValue, StatusCode, Uri};
-use utoipa::openapi::path::{HttpMethod, OperationBuilder, PathItem, PathsBuilder};
+use utoipa::openapi::path::{
+    HttpMethod, OperationBuilder, ParameterBuilder, PathItem, PathsBuilder,
+};
 use utoipa::openapi::request_body::RequestBodyBuilder;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::tag::TagBuilder;
@@ -119,6 +122,8 @@ fn components() -> utoipa::openapi::Components {
         components = components.header(name, header);
     }
     for (name, parameter) in parameters::all() {
+        let example = examples::of_parameter(name);
+        let parameter = ParameterBuilder::from(parameter).example(example).build();
         components = components.parameter(name, parameter);
     }
     let bearer = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
@@ -135,7 +140,8 @@ fn operation_of(operation: &Operation) -> utoipa::openapi::path::Operation {
         built = built.parameter_ref(Ref::new(format!("#/components/parameters/{name}")));
     }
     if let Some(body) = &operation.body {
-        let content = Content::new(Some(schema_ref(body.schema)));
+        let mut content = Content::new(Some(schema_ref(body.schema)));
+        content.example = examples::of_body(body.schema);
         let required = if body.required {
             Required::True
         } else {

@@ -438,7 +438,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         answers: &[Outcome {
             status: 200,
             description: "A stream without an end; `event` is the type, `data` an event.",
-            content: Some(("text/event-stream", "Text")),
+            content: Some(("text/event-stream", "FeedEvent")),
             headers: &["Cache-Control"],
         }],
         problems: &[

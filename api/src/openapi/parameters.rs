@@ -92,8 +92,8 @@ pub(super) fn all() -> Vec<(&'static str, Parameter)> {
             query(
                 "min_version",
                 integer(0, i64::from(u32::MAX)),
-                "The version the answer must at least have: 503 while the read model is behind, 412 if there is no \
-                 such version.",
+                "The version the answer must at least have: 503 while the read model is behind, or if it does not come \
+                 within the wait that `Prefer` asks for; 412 if there is no such version and no wait was asked for.",
             ),
         ),
         (
@@ -180,15 +180,15 @@ pub(super) fn all() -> Vec<(&'static str, Parameter)> {
             "IfMatch",
             header(
                 "If-Match",
-                shaped(ENTITY_TAGS),
-                "The version, or versions, that the order must have; `*` for any.",
+                custom("entity-tags"),
+                "The version, or versions, that the order must have, each as its `ETag` has it; `*` for any.",
             ),
         ),
         (
             "IfNoneMatch",
             header(
                 "If-None-Match",
-                shaped(ENTITY_TAGS),
+                custom("entity-tags"),
                 "Versions that the client has: 304 if it is one of them.",
             ),
         ),
@@ -323,8 +323,6 @@ fn custom(format: &str) -> RefOr<Schema> {
         .into()
 }
 
-/// `*`, or a list of quoted tags.
-const ENTITY_TAGS: &str = r#"^(\*|(W/)?"[!#-~]*"(, (W/)?"[!#-~]*")*)$"#;
 /// Printable characters, no white space at an end, and a quote only around all of it.
 const IDEMPOTENCY_KEY: &str = r#"^([!#-~]|[!#-~][ -~]{0,250}[!-~]|"[!#-\[\]-~]{1,250}")$"#;
 /// An order's id and a version.
@@ -335,7 +333,6 @@ const EVENT_ID: &str =
 fn shaped(pattern: &str) -> RefOr<Schema> {
     ObjectBuilder::new()
         .schema_type(Type::String)
-        .min_length(Some(1))
         .pattern(Some(pattern))
         .into()
 }

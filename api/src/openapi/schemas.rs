@@ -64,6 +64,7 @@ pub(super) fn all() -> Vec<(String, RefOr<Schema>)> {
     add::<OrderPage>(&mut schemas);
     add::<OrderEvents>(&mut schemas);
     add::<OrderEvent>(&mut schemas);
+    add::<FeedEvent>(&mut schemas);
     add::<Problem>(&mut schemas);
     add::<FieldError>(&mut schemas);
     add::<ProjectionsJson>(&mut schemas);
@@ -267,6 +268,18 @@ struct OrderEvent {
     /// `traceparent` of the command, if the client sent one.
     #[schema(required = false)]
     traceparent: String,
+}
+
+/// One event of the feed, by the fields of a server-sent event.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what the feed writes")]
+struct FeedEvent {
+    /// Opaque: send it as `Last-Event-ID` to go on behind this event.
+    id: String,
+    #[schema(schema_with = event_type_ref)]
+    event: String,
+    /// An `OrderEvent` as JSON.
+    data: String,
 }
 
 /// What went wrong: RFC 9457.

@@ -265,7 +265,8 @@ fn follow(child: &mut Child, messages: Arc<Mutex<Vec<String>>>) -> Receiver<Sock
 }
 
 fn address_in(line: &str) -> Option<SocketAddr> {
-    let rest = line.split_once("listening on http://")?.1;
+    let rest = line.split_once("listening on http")?.1;
+    let rest = rest.strip_prefix('s').unwrap_or(rest).strip_prefix("://")?;
     let end = rest.find(|letter: char| !(letter.is_ascii_digit() || ".:".contains(letter)))?;
     rest[..end].parse().ok()
 }
