@@ -15,6 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use map::Map;
+pub(crate) use map::SharedWords;
 pub use real::RealDisk;
 
 /// A file system.

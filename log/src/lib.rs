@@ -20,6 +20,7 @@ mod layout;
 mod lock;
 mod mutants;
 pub mod segmented;
+mod shared_cells;
 mod types;
 
 pub use batch::Batch;
@@ -30,5 +31,6 @@ pub use event_log::{
     Appended, EventLog, PartitionReader, PartitionStatus, PartitionWriter, PayloadFormat, ScanLimit,
 };
 pub use frame::{Frame, Record, RecordIter};
-pub use lock::DataLock;
+pub use lock::{DataLock, LockHolder};
+pub use shared_cells::{CellsFollower, CellsOwner, Told};
 pub use types::{AppendTime, Key, Offset, PartitionId, RecordTag};

@@ -1,6 +1,7 @@
 //! The segmented log: partitions of segment files, written through files and read through maps.
 //!
-//! `layout` has the bytes, `recovery` what a crash leaves, `writer` the write path, `reader` the read path.
+//! `layout` has the bytes, `recovery` what a crash leaves, `writer` the write path, `reader` the read path, `followed` the
+//! read path of another process.
 //!
 //! Long because opening a log, for writing and for reading, is one argument about what a start may believe.
 
@@ -13,6 +14,9 @@ mod bits;
 mod care_simulation;
 mod epoch;
 mod flusher;
+mod followed;
+#[cfg(test)]
+mod followed_tests;
 mod partition;
 mod preparer;
 mod proof;
@@ -59,6 +63,7 @@ use segment::Segment;
 use writer::SegmentedWriter;
 
 pub use archive::{Archived, archive_segment};
+pub use followed::FollowedLog;
 pub use repair::{KnownLoss, LostRange, RepairPlan, SegmentRepair};
 pub use scrub::{Scrub, ScrubStatus};
 pub use verify::{Finding, LostRecords, SegmentInfo, VerifyReport};
@@ -83,6 +88,8 @@ pub struct SegmentedConfig {
     pub segment_bytes_max: u64,
     /// Who makes the next segment.
     pub preparation: Preparation,
+    /// Whether other processes are told how far the log is synced: see [`FollowedLog`].
+    pub followed: bool,
 }
 
 /// Who makes the next segment ahead of its use.
@@ -116,6 +123,7 @@ impl SegmentedConfig {
             segment_bytes_first: Self::SEGMENT_BYTES_FIRST_DEFAULT,
             segment_bytes_max: Self::SEGMENT_BYTES_MAX_DEFAULT,
             preparation: Preparation::Background,
+            followed: false,
         }
     }
 
@@ -175,6 +183,9 @@ impl SegmentedLog {
             .into_iter()
             .map(|(partition, writer)| (partition, Some(writer)))
             .unzip();
+        if config.followed {
+            followed::tell_ends(&config, &partitions, epoch.number())?;
+        }
         let interval = match config.durability {
             Durability::Always => None,
             Durability::Interval(interval) => Some(interval),

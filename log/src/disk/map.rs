@@ -1,4 +1,4 @@
-//! Read-only maps of whole files: the only `unsafe` of the project.
+//! Read-only maps of whole files, and of words that another process writes: the only `unsafe` of the project.
 
 #![expect(
     unsafe_code,
@@ -7,6 +7,11 @@
 
 use std::fs::File;
 use std::io;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::thread::futex;
 
 /// The bytes of a file, mapped for reading.
 #[derive(Debug)]
@@ -29,5 +34,78 @@ impl Map {
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.0
+    }
+}
+
+/// The words of a small file that another process writes while this one looks, little-endian. A write through the file
+/// shows in the map: both are the page cache.
+#[derive(Debug)]
+pub(crate) struct SharedWords(memmap2::MmapRaw);
+
+impl SharedWords {
+    /// Maps all of `file`, which nobody ever shortens.
+    ///
+    /// # Errors
+    /// Whatever the operating system says.
+    pub(crate) fn of(file: &File) -> io::Result<Self> {
+        Ok(Self(memmap2::MmapOptions::new().map_raw_read_only(file)?))
+    }
+
+    /// Bytes mapped.
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The 64 bits at `position`, in one load. What was written before them is seen by whatever is read after this.
+    ///
+    /// # Panics
+    /// If `position` is no multiple of 8 or not in the file.
+    pub(crate) fn load(&self, position: usize) -> u64 {
+        assert!(position.is_multiple_of(8) && position + 8 <= self.bytes());
+        // SAFETY: maps begin at a page, so the address is aligned; the assertion above keeps it in the map, which lives
+        // as long as `self`. Other processes write the word, so it is only ever looked at through an atomic. A relaxed
+        // load of a word of the machine's size is allowed on memory that is mapped for reading.
+        let word = unsafe { AtomicU64::from_ptr(self.0.as_ptr().cast_mut().add(position).cast()) };
+        let value = word.load(Ordering::Relaxed);
+        fence(Ordering::Acquire);
+        u64::from_le(value)
+    }
+
+    /// Sleeps until somebody calls [`SharedWords::wake`] at `position`, in any process, or `timeout` passed. Returns at
+    /// once if the 32 bits there are not `seen` any more, and may return for no reason.
+    ///
+    /// # Panics
+    /// If `position` is no multiple of 4 or not in the file.
+    pub(crate) fn wait(&self, position: usize, seen: u32, timeout: Duration) -> io::Result<()> {
+        let timeout = futex::Timespec {
+            tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: timeout.subsec_nanos().into(),
+        };
+        let flags = futex::Flags::empty();
+        match futex::wait(
+            self.half_word(position),
+            flags,
+            seen.to_le(),
+            Some(&timeout),
+        ) {
+            Ok(()) | Err(Errno::AGAIN | Errno::TIMEDOUT | Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Wakes everybody who waits at `position`.
+    ///
+    /// # Panics
+    /// If `position` is no multiple of 4 or not in the file.
+    pub(crate) fn wake(&self, position: usize) -> io::Result<()> {
+        const EVERYBODY: u32 = i32::MAX as u32;
+        futex::wake(self.half_word(position), futex::Flags::empty(), EVERYBODY)?;
+        Ok(())
+    }
+
+    fn half_word(&self, position: usize) -> &AtomicU32 {
+        assert!(position.is_multiple_of(4) && position + 4 <= self.bytes());
+        // SAFETY: aligned, inside the map and alive as in `load`; nobody but the kernel looks at the word through this.
+        unsafe { AtomicU32::from_ptr(self.0.as_ptr().cast_mut().add(position).cast()) }
     }
 }

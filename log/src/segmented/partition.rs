@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use super::epoch::Epoch;
+use super::followed::EndTeller;
 use super::preparer::NextSegment;
 use super::segment::Segment;
 use crate::disk::{Disk, DiskFile};
@@ -32,6 +33,8 @@ pub(super) struct Partition {
     epoch: Option<Arc<Epoch>>,
     unsynced: Mutex<Option<Unsynced>>,
     syncing: Mutex<()>,
+    /// Tells other processes; empty if none follow.
+    teller: OnceLock<EndTeller>,
 }
 
 /// What a background sync has to make durable.
@@ -65,7 +68,23 @@ impl Partition {
             epoch,
             unsynced: Mutex::new(None),
             syncing: Mutex::new(()),
+            teller: OnceLock::new(),
         }
+    }
+
+    /// Makes everything before `end`, which is synced, visible: to this process, and to those that follow.
+    pub(super) fn publish(&self, end: Offset) {
+        self.durable_end.publish(end);
+        if let Some(teller) = self.teller.get() {
+            teller.tell(self);
+        }
+    }
+
+    /// Tells other processes of the durable end from now on.
+    pub(super) fn tell_with(&self, teller: EndTeller) {
+        teller.tell(self);
+        let first = self.teller.set(teller);
+        debug_assert!(first.is_ok(), "a partition gets its teller once");
     }
 
     pub(super) fn segments(&self) -> Arc<Vec<Arc<Segment>>> {
@@ -151,7 +170,7 @@ impl Partition {
                 at: self.durable_end.load(),
                 source,
             })?;
-        self.durable_end.publish(end);
+        self.publish(end);
         Ok(())
     }
 

@@ -99,6 +99,55 @@ impl Segment {
         }
     }
 
+    /// The segment that another process is writing, or was when this one last looked: mapped now, without hints.
+    pub(super) fn followed(
+        disk: Arc<dyn Disk>,
+        directory: &Path,
+        identity: Identity,
+        base: u64,
+    ) -> Result<Self, LogError> {
+        let path = Self::path_of(directory, base);
+        let io_error = |action| {
+            let path = path.clone();
+            move |source| LogError::Io {
+                action,
+                path,
+                source,
+            }
+        };
+        let file = disk.open_read_only(&path).map_err(io_error("opening"))?;
+        let map = file.map().map_err(io_error("mapping"))?;
+        let bytes = map.bytes();
+        let header = SegmentHeader::read(bytes, identity, base, bytes.len() as u64);
+        let hints = SparseIndex::default();
+        let segment = Self::active(disk, path, identity, base, map, hints);
+        match header {
+            Ok(_) => Ok(segment),
+            Err(reason) => Err(segment.damaged(0, base, reason)),
+        }
+    }
+
+    /// Walks the headers of frames from `place` on, up to `end`, and adds hints for them. What does not verify ends the
+    /// walk: whoever reads there is told.
+    pub(super) fn note_frames(&self, mut place: Place, end: u64) -> Place {
+        let Some(Opened::Plain(plain)) = self.opened.get() else {
+            return place;
+        };
+        let frames = frames_of(plain.map.bytes());
+        let mut new = Vec::new();
+        while place.next < end {
+            let header = match FrameHeader::read(&frames[place.position..], self.identity) {
+                Ok(Some(header)) if header.base == place.next => header,
+                _ => break,
+            };
+            new.extend(hint_of(&header, self.base, place.position));
+            place.position += header.total_bytes();
+            place.next += u64::from(header.records);
+        }
+        self.note(&new);
+        place
+    }
+
     fn opened(&self) -> Result<&Opened, LogError> {
         if let Some(opened) = self.opened.get() {
             return Ok(opened);
@@ -210,9 +259,20 @@ impl Segment {
     pub(super) fn footer(&self) -> Result<Option<SegmentFooter>, LogError> {
         Ok(match self.opened()? {
             Opened::Plain(plain) => {
-                SegmentFooter::read(footer_of(plain.map.bytes()), self.identity, self.base)
+                // A copy: in a segment that is followed, another process may be writing it.
+                let footer = footer_of(plain.map.bytes()).to_vec();
+                SegmentFooter::read(&footer, self.identity, self.base)
             }
             Opened::Archived(archive) => Some(archive.footer()),
+        })
+    }
+
+    /// All bytes of a segment that is followed; none of one that is archived. Whoever reads beyond what was synced must
+    /// verify what it reads.
+    pub(super) fn bytes(&self) -> Result<&[u8], LogError> {
+        Ok(match self.opened()? {
+            Opened::Plain(plain) => plain.map.bytes(),
+            Opened::Archived(_) => &[],
         })
     }
 
@@ -345,6 +405,13 @@ impl Piece<'_> {
             end: self.end,
         }
     }
+}
+
+/// Where a walk over a segment's frames stands: the position of the next one, and its offset.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub(super) position: usize,
+    pub(super) next: u64,
 }
 
 /// The part of a segment where frames stand, with the header in front so that positions are the file's. Of a file that was

@@ -40,7 +40,7 @@ pub(super) struct Remembered {
 
 pub(super) struct Fixture {
     pub(super) directory: TempDir,
-    durability: Durability,
+    pub(super) durability: Durability,
     pub(super) segment_bytes_max: u64,
 }
 

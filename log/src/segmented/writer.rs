@@ -338,7 +338,7 @@ impl PartitionWriter for SegmentedWriter {
         if self.durability == Durability::Always {
             let began = Instant::now();
             if !keeps(Mutant::PublishAfterSync) {
-                self.partition.durable_end.publish(self.end);
+                self.partition.publish(self.end);
             }
             if keeps(Mutant::BatchSync) {
                 let synced = self.partition.sync(&*self.active.file);
@@ -349,7 +349,7 @@ impl PartitionWriter for SegmentedWriter {
         self.active.segment.note(&self.hints);
         self.hints.clear();
         if self.durability == Durability::Always {
-            self.partition.durable_end.publish(self.end);
+            self.partition.publish(self.end);
         } else {
             self.partition.leave_unsynced(self.end, &self.active.file);
         }
