@@ -19,7 +19,7 @@ use order_command_workers::CommandWorkers;
 use order_domain::OrderId;
 use order_outbox::Outbox;
 use order_projector_workers::{
-    LagClock, Offset, PartitionId, PartitionReader, ProjectorWorkers, ReadModel, ReadModelError,
+    LagClock, Offset, PartitionId, PartitionReader, ReadModel, ReadModelError,
 };
 use tokio::sync::watch;
 use tower::Service;
@@ -33,6 +33,7 @@ use crate::door::Door;
 use crate::error::{Problem, ProblemKind};
 use crate::feed::Feeds;
 use crate::http_metrics::HttpMetrics;
+use crate::projector::Projector;
 use crate::readers::Readers;
 use crate::reads::put_retry_after;
 use crate::request_headers;
@@ -55,12 +56,12 @@ pub struct Check {
 
 /// What the API stands on; the wiring hands it in.
 pub struct ApiParts {
-    /// The write side.
-    pub commands: CommandWorkers,
+    /// The write side, if it runs in this process.
+    pub commands: Option<CommandWorkers>,
     /// The rows.
     pub read_model: Arc<ReadModel>,
-    /// The workers behind the rows.
-    pub projector: Arc<ProjectorWorkers>,
+    /// Who keeps the rows.
+    pub projector: Projector,
     /// What tells the outside world, if it runs in this process.
     pub outbox: Option<Arc<Outbox>>,
     /// A reading end of every partition of the log, in the order of their numbers.
@@ -104,9 +105,9 @@ pub enum StartError {
 
 /// What all handlers share.
 pub(crate) struct Shared {
-    pub(crate) commands: CommandWorkers,
+    commands: Option<CommandWorkers>,
     pub(crate) read_model: Arc<ReadModel>,
-    pub(crate) projector: Arc<ProjectorWorkers>,
+    pub(crate) projector: Projector,
     pub(crate) outbox: Option<Arc<Outbox>>,
     pub(crate) log: Arc<[Box<dyn PartitionReader>]>,
     /// How far the rows are behind, by partition.
@@ -142,9 +143,20 @@ impl Shared {
         let Some(reader) = self.log.get(partition.index()) else {
             return Offset::ZERO;
         };
+        let acknowledged = self.commands.as_ref().map_or(Offset::ZERO, |commands| {
+            commands.acknowledged_end(partition)
+        });
+        acknowledged.max(reader.durable_end())
+    }
+
+    /// The write side.
+    ///
+    /// # Errors
+    /// A problem if it is not this process's; the listeners of such a process do not serve commands.
+    pub(crate) fn commands(&self) -> Result<&CommandWorkers, Problem> {
         self.commands
-            .acknowledged_end(partition)
-            .max(reader.durable_end())
+            .as_ref()
+            .ok_or_else(|| Problem::new(ProblemKind::NotFound, "this process takes no commands"))
     }
 
     /// Whether the shutdown signal came.

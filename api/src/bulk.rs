@@ -173,7 +173,7 @@ async fn submit(
         traceparent: context.traceparent.clone(),
         request_id: context.request_id.clone(),
     };
-    Ok(shared.commands.submit(request).await?)
+    Ok(shared.commands()?.submit(request).await?)
 }
 
 /// Cuts a body into lines as it comes.

@@ -59,7 +59,9 @@ impl Doorkeeper {
     /// For a listener; `shared` counts the connections of all that clients use.
     pub(crate) fn new(endpoints: Endpoints, shared: &Arc<Semaphore>) -> Self {
         let (open, reserved) = match endpoints {
-            Endpoints::Admin => (Arc::new(Semaphore::new(ADMIN_CONNECTIONS)), 0),
+            Endpoints::Admin | Endpoints::Projector => {
+                (Arc::new(Semaphore::new(ADMIN_CONNECTIONS)), 0)
+            }
             Endpoints::All | Endpoints::Public => (Arc::clone(shared), RESERVED_CONNECTIONS),
         };
         Self {

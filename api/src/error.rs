@@ -116,6 +116,8 @@ problem_kinds! {
     IdempotencyMismatch = UNPROCESSABLE_ENTITY, "idempotency-mismatch", "The key was used for another request";
     /// This service is configured to take commands on an order only with `If-Match`.
     PreconditionRequired = PRECONDITION_REQUIRED, "precondition-required", "If-Match is required";
+    /// This process does not run the projector. `detail` says where to ask.
+    ProjectorElsewhere = MISDIRECTED_REQUEST, "projector-elsewhere", "Another process runs the projector";
     /// A fault of the service; its log has the cause under the request's id.
     Internal = INTERNAL_SERVER_ERROR, "internal", "The service failed";
     /// More is waiting than the service takes. Nothing changed; come back after `Retry-After`.

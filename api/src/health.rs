@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::extract::{RawQuery, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, StatusCode};
+use order_command_workers::CommandWorkers;
 use prometheus::{Encoder, TextEncoder};
 
 use crate::answer::{self, Answer};
@@ -74,17 +75,8 @@ fn explain(checks: &[Check], facts: &[(String, String)], verdict: &str) -> Strin
 }
 
 impl Shared {
-    /// What the API knows by itself, then what the wiring adds.
-    fn all_checks(&self) -> Vec<Check> {
-        let mut checks = Vec::new();
-        let stopping = self.is_stopping();
-        checks.push(Check {
-            name: "serving".to_owned(),
-            ok: !stopping,
-            required: true,
-            detail: if stopping { "stopping" } else { "ok" }.to_owned(),
-        });
-        let unavailable = self.commands.unavailable();
+    fn check_writes(&self, commands: &CommandWorkers, checks: &mut Vec<Check>) {
+        let unavailable = commands.unavailable();
         // Reads and the other partitions go on: traffic stays away only when no partition takes writes.
         let none_left = unavailable.len() >= self.log.len();
         for (partition, cause) in &unavailable {
@@ -102,6 +94,21 @@ impl Shared {
                 required: true,
                 detail: format!("{} partitions", self.log.len()),
             });
+        }
+    }
+
+    /// What the API knows by itself, then what the wiring adds.
+    fn all_checks(&self) -> Vec<Check> {
+        let mut checks = Vec::new();
+        let stopping = self.is_stopping();
+        checks.push(Check {
+            name: "serving".to_owned(),
+            ok: !stopping,
+            required: true,
+            detail: if stopping { "stopping" } else { "ok" }.to_owned(),
+        });
+        if let Ok(commands) = self.commands() {
+            self.check_writes(commands, &mut checks);
         }
         for status in self.projector.status() {
             let name = format!(

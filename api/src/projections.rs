@@ -174,7 +174,7 @@ pub(crate) async fn projections(State(shared): State<Arc<Shared>>) -> Result<Ans
             .collect::<Result<_, ReadModelError>>()?;
         Ok(ProjectionsJson {
             projections,
-            task: shared.projector.tasks().status().map(TaskJson::from),
+            task: shared.projector.task().map(TaskJson::from),
         })
     });
     let all = all.await?;
@@ -213,7 +213,7 @@ fn projection_json(
 pub(crate) async fn pause(State(shared): State<Arc<Shared>>, uri: Uri) -> Result<Answer, Problem> {
     let which = projection_of(&uri)?;
     let paused = Arc::clone(&shared);
-    let done = blocking(move || paused.projector.pause(which)).await?;
+    let done = blocking(move || Ok::<_, Problem>(paused.projector.here()?.pause(which))).await??;
     done.map_err(|error| Problem::internal(error.to_string()))?;
     one_projection(shared, which).await
 }
@@ -222,7 +222,8 @@ pub(crate) async fn pause(State(shared): State<Arc<Shared>>, uri: Uri) -> Result
 pub(crate) async fn resume(State(shared): State<Arc<Shared>>, uri: Uri) -> Result<Answer, Problem> {
     let which = projection_of(&uri)?;
     let resumed = Arc::clone(&shared);
-    let done = blocking(move || resumed.projector.resume(which)).await?;
+    let done =
+        blocking(move || Ok::<_, Problem>(resumed.projector.here()?.resume(which))).await??;
     done.map_err(|error| Problem::internal(error.to_string()))?;
     one_projection(shared, which).await
 }
@@ -274,11 +275,10 @@ pub(crate) async fn reindex(
 async fn begin(shared: Arc<Shared>, uri: &Uri, action: Action) -> Result<Answer, Problem> {
     let which = projection_of(uri)?;
     let task = blocking(move || {
-        let tasks = shared.projector.tasks();
-        tasks.start(which, action)?;
-        Ok(tasks.status())
+        let tasks = shared.projector.here()?.tasks();
+        Ok::<_, Problem>(tasks.start(which, action).map(|()| tasks.status()))
     });
-    answer_task(StatusCode::ACCEPTED, task.await?)
+    answer_task(StatusCode::ACCEPTED, task.await??)
 }
 
 /// `POST /projections/:name/cancel`
@@ -287,7 +287,7 @@ pub(crate) async fn cancel_task(
     uri: Uri,
 ) -> Result<Answer, Problem> {
     let which = projection_of(&uri)?;
-    let tasks = shared.projector.tasks();
+    let tasks = shared.projector.here()?.tasks();
     let cancelled = tasks.cancel(which).map(|()| tasks.status());
     answer_task(StatusCode::OK, cancelled)
 }
@@ -408,7 +408,8 @@ pub(crate) async fn redrive_parked(
     uri: Uri,
 ) -> Result<Answer, Problem> {
     let which = projection_of(&uri)?;
-    let redriven = blocking(move || shared.projector.redrive(which)).await?;
+    let redriven =
+        blocking(move || Ok::<_, Problem>(shared.projector.here()?.redrive(which))).await??;
     let redriven = redriven.map_err(|error| match error {
         ReadModelError::Halted { .. } => {
             Problem::new(ProblemKind::ProjectorHalted, error.to_string())

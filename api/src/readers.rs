@@ -24,6 +24,8 @@ use crate::order_json;
 const BATCH_READS_MAX: usize = 256;
 /// Page cache of a reading thread: the upper pages of a large model's trees, or all of a small one.
 const CACHE_KIB: u32 = 8 * 1024;
+/// How often a batch is read if another process puts other rows in the place of those that are read.
+const READS_MAX: usize = 4;
 /// What an order's JSON usually fits in, in bytes.
 const ORDER_JSON_BYTES: usize = 512;
 
@@ -198,6 +200,24 @@ impl Worker {
         if batch.ids.is_empty() {
             return;
         }
+        let mut read = self.try_batch(batch);
+        for _ in 1..READS_MAX {
+            let Err(ReadModelError::Replaced { .. }) = read else {
+                break;
+            };
+            read = self.try_batch(batch);
+        }
+        if let Err(error) = read {
+            for reply in batch.replies.iter_mut().filter_map(Option::take) {
+                let _gone = reply.send(Err(unreadable(&error)));
+            }
+        }
+        batch.clear();
+    }
+
+    /// Answers those of the batch that were not answered yet.
+    fn try_batch(&mut self, batch: &mut Batch) -> Result<(), ReadModelError> {
+        batch.positions.clear();
         // Before the read: a row is at least as new as the checkpoint it is shown with.
         for (partition, _) in &batch.ids {
             let position = self
@@ -205,6 +225,7 @@ impl Worker {
                 .checkpoints()
                 .load(Projection::Orders, *partition);
             batch.positions.push(position);
+            self.rows.rely_on(*partition, position);
         }
         let Batch {
             ids,
@@ -212,7 +233,7 @@ impl Worker {
             positions,
         } = batch;
         let mut lags = Lags::new(&self.log, &self.clock);
-        let read = self.rows.visit_orders(ids, &mut |at, row, parked| {
+        self.rows.visit_orders(ids, &mut |at, row, parked| {
             let (partition, position) = (ids[at].0, positions[at]);
             let order = row.map(|row| {
                 let mut json = Vec::with_capacity(ORDER_JSON_BYTES + row.lines.len());
@@ -233,18 +254,15 @@ impl Worker {
                 // The client may be gone: then nobody waits for the answer.
                 let _gone = reply.send(Ok(read));
             }
-        });
-        if let Err(error) = read {
-            for reply in replies.iter_mut().filter_map(Option::take) {
-                let _gone = reply.send(Err(unreadable(&error)));
-            }
-        }
-        batch.clear();
+        })
     }
 }
 
-/// A read model that cannot be read is the service's fault.
+/// A read model that cannot be read is the service's fault; one that was just replaced can be read in a moment.
 pub(crate) fn unreadable(error: &ReadModelError) -> Problem {
+    if let ReadModelError::Replaced { .. } = error {
+        return Problem::new(ProblemKind::ReadModelBehind, error.to_string());
+    }
     Problem::internal(format!("the read model cannot be read: {error}"))
 }
 

@@ -98,6 +98,23 @@ impl Route {
         )
     }
 
+    /// Whether it looks at projections or moves them.
+    pub(crate) const fn is_of_projections(self) -> bool {
+        matches!(
+            self,
+            Self::Projections
+                | Self::Pause
+                | Self::Resume
+                | Self::Parked
+                | Self::RedriveParked
+                | Self::Rebuild
+                | Self::SwitchBack
+                | Self::DiscardOld
+                | Self::Reindex
+                | Self::CancelTask
+        )
+    }
+
     /// Whether it is for probes and scrapers: every listener serves it.
     pub(crate) const fn is_for_machines(self) -> bool {
         matches!(

@@ -44,6 +44,8 @@ pub enum Endpoints {
     Public,
     /// The operators' alone, with health and metrics.
     Admin,
+    /// The projections', with health and metrics: of a process that projects and does nothing else.
+    Projector,
 }
 
 impl Endpoints {
@@ -53,6 +55,7 @@ impl Endpoints {
             Self::All => true,
             Self::Public => !route.is_for_operators(),
             Self::Admin => route.is_for_operators() || route.is_for_machines(),
+            Self::Projector => route.is_of_projections() || route.is_for_machines(),
         }
     }
 }

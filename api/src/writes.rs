@@ -225,7 +225,7 @@ async fn submit(
         traceparent: headers.traceparent,
         request_id: headers.request_id,
     };
-    let outcome = shared.commands.submit(request).await?;
+    let outcome = shared.commands()?.submit(request).await?;
     Ok(answer(shared, target, &outcome))
 }
 

@@ -4,21 +4,55 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use order_log::DataLock;
+use order_log::{DataLock, LogError};
 
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::manifest::{self, Manifest};
 use crate::staging;
 
-/// A data directory that this process may write until it ends.
+/// The lock on the read model's files, and so on projecting.
+pub(crate) const PROJECTOR_LOCK: &str = "PROJECTOR.LOCK";
+
+/// The files that are locked: they may stand in a directory that is empty otherwise.
+pub(crate) const LOCKS: [&str; 2] = [DataLock::LOG, PROJECTOR_LOCK];
+
+/// All of a data directory, locked until this is dropped: no service writes its log, no projector its read model.
+#[derive(Debug)]
+pub(crate) struct WholeDirectory {
+    _log: DataLock,
+    _read_model: DataLock,
+}
+
+impl WholeDirectory {
+    /// Locks all of a directory, which must exist.
+    ///
+    /// # Errors
+    /// [`LogError::Locked`] with the other process's id if there is one.
+    pub(crate) fn lock(path: &Path) -> Result<Self, LogError> {
+        Ok(Self {
+            _log: DataLock::acquire(path)?,
+            _read_model: DataLock::acquire_named(path, PROJECTOR_LOCK)?,
+        })
+    }
+}
+
+/// What of a data directory this process has to itself.
+#[derive(Debug)]
+#[expect(dead_code, reason = "held, never looked at")]
+enum Held {
+    All(WholeDirectory),
+    Log(DataLock),
+}
+
+/// A data directory whose log this process may write until it ends.
 #[derive(Debug)]
 pub(crate) struct DataDirectory {
     /// Where it is.
     pub(crate) path: PathBuf,
     /// What it is.
     pub(crate) manifest: Manifest,
-    _lock: DataLock,
+    _held: Held,
 }
 
 impl DataDirectory {
@@ -29,16 +63,35 @@ impl DataDirectory {
     /// A failure naming the other process if there is one; a usage failure if the directory holds something else than
     /// was asked for.
     pub(crate) fn own(config: &Config) -> Result<Self, Failure> {
+        create_durably(&config.data_dir)?;
+        let held = Held::All(WholeDirectory::lock(&config.data_dir)?);
+        Self::known(config, held)
+    }
+
+    /// Locks the configured directory but for its read model, for a process that leaves that to a projector.
+    ///
+    /// # Errors
+    /// As [`DataDirectory::own`].
+    pub(crate) fn own_log(config: &Config) -> Result<Self, Failure> {
+        create_durably(&config.data_dir)?;
+        let log = DataLock::acquire(&config.data_dir)?;
+        if staging::is_pending(&config.data_dir) {
+            // What is left to do moves the projector's files as well: not under its hands.
+            let _read_model = DataLock::acquire_named(&config.data_dir, PROJECTOR_LOCK)?;
+            staging::finish_pending(&config.data_dir)?;
+        }
+        Self::known(config, Held::Log(log))
+    }
+
+    fn known(config: &Config, held: Held) -> Result<Self, Failure> {
         let path = config.data_dir.clone();
-        create_durably(&path)?;
-        let lock = DataLock::acquire(&path)?;
         staging::finish_pending(&path)?;
         let manifest = Manifest::read_or_create(&path, config.partitions, config.store)?;
         staging::tell_of_leftovers(&path);
         Ok(Self {
             path,
             manifest,
-            _lock: lock,
+            _held: held,
         })
     }
 
@@ -51,12 +104,12 @@ impl DataDirectory {
             // For its message. Nothing is made in a directory that is somebody else's.
             Manifest::read(path)?;
         }
-        let lock = DataLock::acquire(path)?;
+        let held = Held::All(WholeDirectory::lock(path)?);
         staging::finish_pending(path)?;
         Ok(Self {
             path: path.to_owned(),
             manifest: Manifest::read(path)?,
-            _lock: lock,
+            _held: held,
         })
     }
 }

@@ -7,19 +7,28 @@ use std::time::Duration;
 use order_domain::EventKind;
 use order_log::disk::{Disk, RealDisk};
 use order_log::jsonl::{JsonlConfig, JsonlLog};
-use order_log::segmented::{SegmentedConfig, SegmentedLog};
+use order_log::segmented::{FollowedLog, SegmentedConfig, SegmentedLog};
 use order_log::{Durability, EventLog, LogError};
 use order_partitioner::Partitioner;
 
 use crate::config::{Config, Store};
 use crate::data_directory::DataDirectory;
-use crate::failure::Failure;
+use crate::failure::{Failure, usage};
 use crate::manifest::Manifest;
 
 /// Where the segmented log is in the data directory.
 const SEGMENTED_DIRECTORY: &str = "log";
 /// The JSONL log's file in the data directory.
 const JSONL_FILE: &str = "events.jsonl";
+
+/// Whether another process follows the log while this one writes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Followers {
+    /// None: whoever reads does so in this process.
+    None,
+    /// A projector in a process of its own.
+    Projector,
+}
 
 /// Opens the log of an owned data directory for writing, and recovers what a crash left.
 ///
@@ -28,12 +37,14 @@ const JSONL_FILE: &str = "events.jsonl";
 pub(crate) fn open(
     config: &Config,
     directory: &DataDirectory,
+    followers: Followers,
 ) -> Result<Arc<dyn EventLog>, Failure> {
-    open_at(
+    open_told(
         &directory.path,
         &directory.manifest,
         config.durability.0,
         config.log.segment_bytes_max,
+        followers,
     )
 }
 
@@ -47,11 +58,28 @@ pub(crate) fn open_at(
     durability: Durability,
     segment_bytes_max: u64,
 ) -> Result<Arc<dyn EventLog>, Failure> {
+    open_told(
+        directory,
+        manifest,
+        durability,
+        segment_bytes_max,
+        Followers::None,
+    )
+}
+
+fn open_told(
+    directory: &Path,
+    manifest: &Manifest,
+    durability: Durability,
+    segment_bytes_max: u64,
+    followers: Followers,
+) -> Result<Arc<dyn EventLog>, Failure> {
     match manifest.store {
         Store::Segmented => {
             let segmented = SegmentedConfig {
                 durability,
                 segment_bytes_max,
+                followed: followers == Followers::Projector,
                 ..segmented_config(directory, manifest)
             };
             Ok(Arc::new(SegmentedLog::open(segmented, disk())?))
@@ -108,6 +136,28 @@ pub(crate) fn open_segments_beside_a_writer(
         }
         std::thread::sleep(BETWEEN_LOOKS * looks);
         looks += 1;
+    }
+}
+
+/// Opens the log that another process writes, to follow it.
+///
+/// # Errors
+/// What the log said; [`LogError::Io`] or [`LogError::Incompatible`] while it is not there yet.
+pub(crate) fn follow(directory: &Path, manifest: &Manifest) -> Result<FollowedLog, LogError> {
+    FollowedLog::open(&segmented_config(directory, manifest), &disk())
+}
+
+/// Refuses a store that only one process can work on.
+///
+/// # Errors
+/// A usage failure that says what to do instead.
+pub(crate) fn check_splits(store: Store) -> Result<(), Failure> {
+    match store {
+        Store::Segmented => Ok(()),
+        Store::Jsonl => Err(usage!(
+            "the jsonl store cannot be followed by another process: run `order-service serve`, or use a data directory \
+             of the segmented store"
+        )),
     }
 }
 

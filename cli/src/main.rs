@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod age;
+mod api_command;
 mod backup;
 mod byte_progress;
 mod config;
@@ -14,6 +15,7 @@ mod data_directory;
 mod engine;
 mod failure;
 mod file_limit;
+mod front;
 mod interrupt;
 mod log_command;
 mod log_metrics;
@@ -21,9 +23,11 @@ mod logging;
 mod manifest;
 mod print;
 mod projections_command;
+mod projector_command;
 mod readiness;
 mod restore;
 mod rewrite;
+mod rooms;
 mod serve;
 mod service_client;
 mod snapshots;
@@ -53,6 +57,8 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::Arguments),
+    Api(api_command::Arguments),
+    Projector(projector_command::Arguments),
     #[command(subcommand)]
     Log(log_command::Command),
     Backup(backup::Arguments),
@@ -67,6 +73,8 @@ fn main() -> ExitCode {
     data_directory::keep_files_private();
     let outcome = match Arguments::parse().command {
         Command::Serve(arguments) => serve::run(&arguments),
+        Command::Api(arguments) => api_command::run(&arguments),
+        Command::Projector(arguments) => projector_command::run(&arguments),
         Command::Log(command) => log_command::run(&command),
         Command::Backup(arguments) => backup::run(&arguments),
         Command::Restore(arguments) => restore::run(&arguments),

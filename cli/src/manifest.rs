@@ -125,7 +125,11 @@ impl Manifest {
         })
     }
 
-    fn find(directory: &Path) -> Result<Option<Self>, Failure> {
+    /// Reads the manifest of a data directory, if there is one.
+    ///
+    /// # Errors
+    /// As [`Manifest::read`].
+    pub(crate) fn find(directory: &Path) -> Result<Option<Self>, Failure> {
         let path = directory.join(FILE_NAME);
         let read = fs::read_to_string(&path);
         staging::refuse_unfinished(directory, read.is_ok())?;
@@ -181,7 +185,11 @@ impl Manifest {
         self.partitioner().map(drop)
     }
 
-    fn check(
+    /// Holds the manifest against what was explicitly asked for.
+    ///
+    /// # Errors
+    /// A usage failure that says what to do about a difference.
+    pub(crate) fn check(
         &self,
         directory: &Path,
         partitions: Option<u16>,

@@ -12,13 +12,12 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
-use order_log::DataLock;
 use order_log::segmented::SegmentedLog;
 
 use crate::backup::{Checkpoints, Contents, FileEntry, copy_digested, ends_of, prove_segments};
 use crate::byte_progress::ByteProgress;
 use crate::config::{DataDirectoryFlags, Store};
-use crate::data_directory::create_durably;
+use crate::data_directory::{WholeDirectory, create_durably};
 use crate::engine;
 use crate::failure::Failure;
 use crate::print;
@@ -53,7 +52,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     staging::refuse_occupied(target, COMMAND)?;
     contents.prove(&arguments.from)?;
     create_durably(target)?;
-    let _lock = DataLock::acquire(target)?;
+    let _lock = WholeDirectory::lock(target)?;
     if staging::finish_pending(target)?.as_deref() == Some(COMMAND) {
         return print::line(&format!(
             "{}: the restore that was interrupted is finished",

@@ -1,5 +1,6 @@
 //! The command workers' view of the read model: the port of the one room, answered by the other.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use std::time::Duration;
@@ -15,10 +16,15 @@ use order_projector_workers::{
 
 use crate::manifest::Rewritten;
 
+/// How often a read is tried again because another process put other rows in the place of those that were read.
+const READS_MAX: usize = 4;
+
 /// One partition's rows and checkpoint.
 #[derive(Debug)]
 pub(crate) struct ReadModelSnapshots {
     partition: PartitionId,
+    /// The checkpoint the command worker was told last: it forgot what is before it.
+    told: Cell<Offset>,
     checkpoints: Arc<Checkpoints>,
     reader: ReadModelReader,
     inherited: Option<Arc<InheritedKeys>>,
@@ -76,10 +82,27 @@ impl ReadModelSnapshots {
     ) -> Self {
         Self {
             partition,
+            told: Cell::new(Offset::ZERO),
             checkpoints,
             reader,
             inherited,
         }
+    }
+
+    /// Reads rows that hold what the worker relies on. If another process replaced them, they are read again, in the
+    /// hope that they have caught up by then.
+    fn read<T>(
+        &mut self,
+        read: impl Fn(&mut ReadModelReader, PartitionId) -> Result<T, ReadModelError>,
+    ) -> Result<T, SnapshotError> {
+        self.reader.rely_on(self.partition, self.told.get());
+        for _ in 1..READS_MAX {
+            match read(&mut self.reader, self.partition) {
+                Err(ReadModelError::Replaced { .. }) => {}
+                done => return done.map_err(unreadable),
+            }
+        }
+        read(&mut self.reader, self.partition).map_err(unreadable)
     }
 }
 
@@ -98,15 +121,14 @@ fn unreadable(error: ReadModelError) -> SnapshotError {
 
 impl Snapshots for ReadModelSnapshots {
     fn checkpoint(&self) -> Offset {
-        self.checkpoints.load(Projection::Orders, self.partition)
+        let checkpoint = self.checkpoints.load(Projection::Orders, self.partition);
+        self.told.set(checkpoint);
+        checkpoint
     }
 
     fn order(&mut self, id: OrderId) -> Result<Option<OrderSnapshot>, SnapshotError> {
         // Never a row that lacks events before the checkpoint: a decision on it would repeat versions of the order.
-        let row = self
-            .reader
-            .snapshot(self.partition, id)
-            .map_err(unreadable)?;
+        let row = self.read(|reader, partition| reader.snapshot(partition, id))?;
         row.map(|row| {
             let order = row.to_order().map_err(unreadable)?;
             Ok(OrderSnapshot {
@@ -121,10 +143,7 @@ impl Snapshots for ReadModelSnapshots {
         &mut self,
         key_digest: [u8; 16],
     ) -> Result<Option<IdempotencyEntry>, SnapshotError> {
-        let row = self
-            .reader
-            .idempotency(self.partition, key_digest)
-            .map_err(unreadable)?;
+        let row = self.read(|reader, partition| reader.idempotency(partition, key_digest))?;
         Ok(row.map(entry_of))
     }
 

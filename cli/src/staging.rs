@@ -14,7 +14,7 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context, anyhow};
 use serde::{Deserialize, Serialize};
 
-use crate::data_directory::sync_directory;
+use crate::data_directory::{LOCKS, sync_directory};
 use crate::failure::{Failure, usage};
 use crate::manifest;
 
@@ -24,8 +24,6 @@ const JOURNAL_FORMAT: u32 = 1;
 const SUFFIX: &str = ".partial";
 /// What to do about a switch that was decided and failed.
 const TO_BE_FINISHED: &str = "the switch to the result is decided and not finished: start the service, or run `order-service log verify`";
-/// What may be in a directory that counts as empty: whoever looked at it under the lock left that.
-const LOCK: &str = "LOCK";
 
 /// What is moved where, once it is decided.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -163,7 +161,7 @@ pub(crate) fn refuse_occupied(data_dir: &Path, command: &str) -> Result<(), Fail
     let own = name_of(command);
     let found = names_in(data_dir)?
         .into_iter()
-        .find(|name| *name != LOCK && *name != own);
+        .find(|name| !LOCKS.contains(&name.as_str()) && *name != own);
     match found {
         None => Ok(()),
         Some(found) => Err(usage!(

@@ -155,6 +155,11 @@ pub trait PartitionReader: Send + Sync + Debug {
     /// Offset after the last record that is synced and visible.
     fn durable_end(&self) -> Offset;
 
+    /// Whether the log may hold more than is known here: another process writes it, and may not have recovered it yet.
+    fn may_end_later(&self) -> bool {
+        false
+    }
+
     /// Waits until the durable end is beyond `offset`, or `timeout` passed; returns the durable end.
     fn wait_beyond(&self, offset: Offset, timeout: Duration) -> Offset;
 

@@ -1,11 +1,14 @@
 //! How far each projection is, a partition: known to everybody, moved by the workers alone, forward only.
 
 use std::pin::pin;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use order_log::{Offset, PartitionId};
 use tokio::sync::Notify;
+
+use crate::bell::Bell;
 
 /// A set of tables with a checkpoint of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,6 +60,8 @@ pub struct Checkpoints {
     partitions: usize,
     /// By partition, then projection.
     entries: Box<[Entry]>,
+    /// Rung for other processes when the core projection moved; none if nobody follows.
+    bell: OnceLock<Bell>,
 }
 
 impl Checkpoints {
@@ -67,6 +72,7 @@ impl Checkpoints {
             entries: (0..partitions * Projection::ALL.len())
                 .map(|_| Entry::default())
                 .collect(),
+            bell: OnceLock::new(),
         }
     }
 
@@ -123,6 +129,13 @@ impl Checkpoints {
         tokio::time::timeout(timeout, wait).await.is_ok() || reached()
     }
 
+    /// Rings `bell` from now on whenever the core projection moved.
+    pub(crate) fn ring(&self, bell: Bell) {
+        // The second bell of a life would be a mistake that costs followers some milliseconds.
+        let first = self.bell.set(bell);
+        debug_assert!(first.is_ok(), "checkpoints have one bell");
+    }
+
     /// Sets the checkpoint to that of tables which have taken the place of others, maybe an earlier one, and wakes who
     /// waits.
     pub(crate) fn replace(&self, projection: Projection, partition: PartitionId, next: Offset) {
@@ -141,5 +154,8 @@ impl Checkpoints {
             projection.name()
         );
         entry.moved.notify_waiters();
+        if let (Projection::Orders, Some(bell)) = (projection, self.bell.get()) {
+            bell.ring();
+        }
     }
 }

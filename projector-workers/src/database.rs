@@ -123,6 +123,30 @@ pub(crate) fn check_readable(
     check_identity(connection, path, identity)
 }
 
+/// Opens a file that another process writes, with a page cache of `cache_kib`, if it is a whole read model of this layout
+/// and identity.
+pub(crate) fn open_followed(
+    path: &Path,
+    identity: &Identity,
+    cache_kib: u32,
+) -> Result<Connection, ReadModelError> {
+    let connection = open_reader(path, cache_kib)?;
+    check_readable(&connection, path, identity)?;
+    Ok(connection)
+}
+
+/// A read model without rows, in memory: what a file is like that is not there yet.
+pub(crate) fn open_nothing(path: &Path, identity: &Identity) -> Result<Connection, ReadModelError> {
+    let open = || {
+        let mut connection = Connection::open_in_memory()?;
+        create(&mut connection, identity)?;
+        connection.pragma_update(None, "query_only", true)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+        Ok(connection)
+    };
+    open().map_err(ReadModelError::sqlite(path))
+}
+
 /// Opens a connection that moves pages from the WAL into the file, and does nothing else.
 pub(crate) fn open_drain(path: &Path) -> Result<Connection, ReadModelError> {
     let open = || {

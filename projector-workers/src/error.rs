@@ -52,6 +52,19 @@ pub enum ReadModelError {
     /// What was asked does not fit how things stand.
     #[error("{0}")]
     Unfit(String),
+    /// Another process put other rows in the place of those that were read, and they hold less than what the read relies
+    /// on: checkpoints, above all, must be asked again.
+    #[error("{} was replaced: read again", path.display())]
+    Replaced {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The files are another process's: what was asked must be asked there.
+    #[error("the read model in {} is another process's", directory.display())]
+    Elsewhere {
+        /// Where the files are.
+        directory: PathBuf,
+    },
     /// A partition's worker stands still and cannot do what was asked.
     #[error("the projector of partition {partition} has halted: {reason}")]
     Halted {

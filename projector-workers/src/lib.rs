@@ -11,6 +11,7 @@
 
 mod afresh;
 mod apply;
+mod bell;
 mod board;
 mod checkpoints;
 mod crash;
@@ -20,6 +21,7 @@ mod digest;
 mod drift;
 mod error;
 mod fold;
+mod followed;
 mod frames;
 mod history;
 mod lag;
@@ -46,6 +48,7 @@ mod tasks;
 mod tests;
 mod trouble;
 mod wal;
+mod watch;
 mod worker;
 mod workers;
 
@@ -66,4 +69,5 @@ pub use read_model::{ReadModel, ReadModelConfig};
 pub use reader::{IdempotencyRow, KeptTables, OrderFilter, ReadModelReader};
 pub use stored::{StoredReadModel, is_read_model, read_model_files};
 pub use tasks::{Action, Findings, Phase, ProjectionTasks, TaskStatus};
+pub use watch::ProjectorWatch;
 pub use workers::{ProjectionStatus, ProjectorConfig, ProjectorWorkers, Redriven};

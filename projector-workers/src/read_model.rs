@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use order_log::{Offset, PartitionId};
 use rusqlite::{Connection, params};
 
+use crate::bell::Bell;
 use crate::database::{Identity, open_reader, open_writer};
+use crate::followed::Followed;
 use crate::side::Side;
 use crate::sql::from_sql;
 use crate::{Checkpoints, Projection, ReadModelError, ReadModelReader};
@@ -35,7 +37,8 @@ pub struct ReadModelConfig {
 #[derive(Debug)]
 struct Shard {
     path: PathBuf,
-    writer: Mutex<Connection>,
+    /// `None` if another process writes the file.
+    writer: Option<Mutex<Connection>>,
     /// Transactions of workers, counted for whoever watches the WAL.
     commits: AtomicU64,
 }
@@ -53,6 +56,8 @@ pub struct ReadModel {
     held: [AtomicBool; Projection::ALL.len()],
     /// By projection. Counts switches, so that what was read before one is not written after it.
     generations: [AtomicU64; Projection::ALL.len()],
+    /// What is known of the files if another process writes them.
+    followed: Option<Arc<Followed>>,
 }
 
 /// How often the tables of each projection were switched.
@@ -90,7 +95,7 @@ impl ReadModel {
             }
             shards.push(Shard {
                 path,
-                writer: Mutex::new(connection),
+                writer: Some(Mutex::new(connection)),
                 commits: AtomicU64::new(0),
             });
         }
@@ -101,7 +106,57 @@ impl ReadModel {
             paused,
             held: [const { AtomicBool::new(false) }; Projection::ALL.len()],
             generations: [const { AtomicU64::new(0) }; Projection::ALL.len()],
+            followed: None,
         }))
+    }
+
+    /// The read model that another process keeps, for reading: its files may be there, come later, and be replaced.
+    /// Until a [`crate::ProjectorWatch`] has looked at them they are as good as empty.
+    ///
+    /// # Errors
+    /// [`ReadModelError::Incompatible`] for a shard count that cannot be, or is not that of the files that are there.
+    pub fn follow(config: ReadModelConfig) -> Result<Arc<Self>, ReadModelError> {
+        let (paths, identities): (Vec<_>, Vec<_>) = config.files()?.into_iter().unzip();
+        let shards = paths.into_iter().map(|path| Shard {
+            path,
+            writer: None,
+            commits: AtomicU64::new(0),
+        });
+        Ok(Arc::new(Self {
+            shards: shards.collect(),
+            checkpoints: Arc::new(Checkpoints::new(config.partitions)),
+            paused: [const { AtomicBool::new(false) }; Projection::ALL.len()],
+            held: [const { AtomicBool::new(false) }; Projection::ALL.len()],
+            generations: [const { AtomicU64::new(0) }; Projection::ALL.len()],
+            followed: Some(Arc::new(Followed::new(identities))),
+            config,
+        }))
+    }
+
+    /// Lets other processes follow: rings a bell beside the files whenever rows were committed.
+    ///
+    /// # Errors
+    /// [`ReadModelError::Io`] if the bell cannot be hung.
+    pub fn let_follow(&self) -> Result<(), ReadModelError> {
+        self.checkpoints.ring(Bell::hang(&self.config.directory)?);
+        Ok(())
+    }
+
+    /// What is known of the files, if another process writes them.
+    pub(crate) fn followed(&self) -> Option<&Arc<Followed>> {
+        self.followed.as_ref()
+    }
+
+    /// The refusal of what only the process can do that writes the files.
+    pub(crate) fn elsewhere(&self) -> ReadModelError {
+        ReadModelError::Elsewhere {
+            directory: self.config.directory.clone(),
+        }
+    }
+
+    /// Where the read model is.
+    pub(crate) fn config(&self) -> &ReadModelConfig {
+        &self.config
     }
 
     /// The checkpoints, shared with the workers.
@@ -137,7 +192,11 @@ impl ReadModel {
     /// Whatever SQLite said.
     pub fn reader_with_cache(&self, cache_kib: u32) -> Result<ReadModelReader, ReadModelError> {
         let a_file = cache_kib / u32::from(self.config.shards);
-        ReadModelReader::open(self.paths(), a_file.max(READER_CACHE_KIB_LEAST))
+        ReadModelReader::open(
+            self.paths(),
+            a_file.max(READER_CACHE_KIB_LEAST),
+            self.followed.clone(),
+        )
     }
 
     /// Count of the log's partitions.
@@ -153,6 +212,7 @@ impl ReadModel {
     /// The one writer of a partition's file; waits for whoever has it.
     pub(crate) fn writer(&self, partition: PartitionId) -> MutexGuard<'_, Connection> {
         lock(&self.shards[usize::from(self.shard_of(partition))])
+            .expect("workers are not started on files that another process writes")
     }
 
     /// Counts a transaction of a worker.
@@ -175,6 +235,11 @@ impl ReadModel {
         partition: PartitionId,
     ) -> Result<Connection, ReadModelError> {
         open_reader(self.path_of(partition), READER_CACHE_KIB)
+    }
+
+    /// Takes over what another process's files say.
+    pub(crate) fn note_paused(&self, projection: Projection, paused: bool) {
+        self.paused[projection.index()].store(paused, Ordering::SeqCst);
     }
 
     pub(crate) fn is_paused(&self, projection: Projection) -> bool {
@@ -252,7 +317,11 @@ impl ReadModel {
         let flag = &self.paused[projection.index()];
         let before = flag.swap(paused, Ordering::SeqCst);
         for shard in &self.shards {
-            let stored = lock(shard).execute(
+            let Some(writer) = lock(shard) else {
+                flag.store(before, Ordering::SeqCst);
+                return Err(self.elsewhere());
+            };
+            let stored = writer.execute(
                 "UPDATE Checkpoint SET paused = ?1 WHERE projection = ?2",
                 params![paused, projection.name()],
             );
@@ -306,9 +375,11 @@ impl Drop for Hold<'_> {
     }
 }
 
-/// A panic of a holder rolled its transaction back while unwinding: the connection is as good as new.
-fn lock(shard: &Shard) -> MutexGuard<'_, Connection> {
-    shard.writer.lock().unwrap_or_else(PoisonError::into_inner)
+/// The writer of a file, if it is this process's. A panic of a holder rolled its transaction back while unwinding: the
+/// connection is as good as new.
+fn lock(shard: &Shard) -> Option<MutexGuard<'_, Connection>> {
+    let writer = shard.writer.as_ref()?;
+    Some(writer.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 fn file_name(shards: u16, shard: u16) -> String {

@@ -1,6 +1,7 @@
 //! Short reads: one order, a page of orders, one idempotency key, the digest of a projection.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use order_domain::{CustomerId, OrderId, Status, Timestamp, Version};
 use order_log::{Offset, PartitionId};
@@ -8,6 +9,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::database::open_reader;
 use crate::digest::{ProjectionDigest, digest};
+use crate::followed::Followed;
 use crate::order_row::{OrderRow, OrderRowRef, ReadRowError, select_orders};
 use crate::page::page_of;
 use crate::park::{self, ParkedOrder, is_parked};
@@ -59,32 +61,89 @@ pub struct KeptTables {
 #[derive(Debug)]
 pub struct ReadModelReader {
     files: Vec<File>,
+    cache_kib: u32,
+    /// What is known of the files if another process writes them.
+    followed: Option<Arc<Followed>>,
+    /// By partition: what reads rely on. Empty unless another process writes the files.
+    relied_on: Vec<Offset>,
 }
 
 #[derive(Debug)]
 struct File {
     path: PathBuf,
     connection: Connection,
+    /// Which of the files that stood at the path one after another this is.
+    generation: u64,
 }
 
 impl ReadModelReader {
-    pub(crate) fn open(paths: Vec<PathBuf>, cache_kib: u32) -> Result<Self, ReadModelError> {
-        let open = |path: PathBuf| {
-            let connection = open_reader(&path, cache_kib)?;
-            Ok::<_, ReadModelError>(File { path, connection })
+    pub(crate) fn open(
+        paths: Vec<PathBuf>,
+        cache_kib: u32,
+        followed: Option<Arc<Followed>>,
+    ) -> Result<Self, ReadModelError> {
+        let open = |(shard, path): (usize, PathBuf)| {
+            let (connection, generation) = match &followed {
+                None => (open_reader(&path, cache_kib)?, 0),
+                Some(followed) => match followed.open(shard, &path, cache_kib) {
+                    // The first read looks again.
+                    Err(ReadModelError::Replaced { .. }) => followed.open_nothing(shard, &path)?,
+                    opened => opened?,
+                },
+            };
+            Ok::<_, ReadModelError>(File {
+                path,
+                connection,
+                generation,
+            })
         };
+        let files = paths.into_iter().enumerate().map(open);
         Ok(Self {
-            files: paths.into_iter().map(open).collect::<Result<_, _>>()?,
+            files: files.collect::<Result<_, _>>()?,
+            cache_kib,
+            followed,
+            relied_on: Vec::new(),
         })
+    }
+
+    /// From now on reads of one order or key of `partition` rely on the rows holding everything before `checkpoint`: a
+    /// checkpoint of [`crate::Projection::Orders`] that was looked at before. That is so by itself, unless another process
+    /// writes the files: it may have put others in their place, and the read fails with [`ReadModelError::Replaced`].
+    pub fn rely_on(&mut self, partition: PartitionId, checkpoint: Offset) {
+        if self.followed.is_none() {
+            return;
+        }
+        if self.relied_on.len() <= partition.index() {
+            self.relied_on.resize(partition.index() + 1, Offset::ZERO);
+        }
+        self.relied_on[partition.index()] = checkpoint;
+    }
+
+    /// Opens a file anew if another process has put another in its place.
+    fn renew(&mut self, index: usize) -> Result<(), ReadModelError> {
+        let Some(followed) = &self.followed else {
+            return Ok(());
+        };
+        let file = &mut self.files[index];
+        if followed.generation(index) != file.generation {
+            (file.connection, file.generation) =
+                followed.open(index, &file.path, self.cache_kib)?;
+        }
+        Ok(())
+    }
+
+    fn renew_all(&mut self) -> Result<(), ReadModelError> {
+        (0..self.files.len()).try_for_each(|index| self.renew(index))
     }
 
     fn file_index(&self, partition: PartitionId) -> usize {
         partition.index() % self.files.len()
     }
 
-    fn file(&mut self, partition: PartitionId) -> &mut File {
+    fn file(&mut self, partition: PartitionId) -> Result<&mut File, ReadModelError> {
         let index = self.file_index(partition);
-        &mut self.files[index]
+        self.renew(index)?;
+        Ok(&mut self.files[index])
     }
 
     /// One order.
@@ -96,7 +155,7 @@ impl ReadModelReader {
         partition: PartitionId,
         id: OrderId,
     ) -> Result<Option<OrderRow>, ReadModelError> {
-        let file = self.file(partition);
+        let file = self.file(partition)?;
         order_by_id(&file.connection, id, Side::Live).map_err(|error| error.at(&file.path))
     }
 
@@ -109,9 +168,12 @@ impl ReadModelReader {
         partition: PartitionId,
         id: OrderId,
     ) -> Result<Option<OrderRow>, ReadModelError> {
-        let file = self.file(partition);
+        let relied_on = self.relied_on(partition);
+        let file = self.file(partition)?;
+        let path = &file.path;
         let read = |connection: &mut Connection| {
             let transaction = connection.transaction()?;
+            check_holds(&transaction, path, partition, relied_on)?;
             let row = order_by_id(&transaction, id, Side::Live)?;
             let parked = is_parked(&transaction, Projection::Orders, partition, id)?;
             transaction.commit()?;
@@ -149,15 +211,25 @@ impl ReadModelReader {
         visit: &mut dyn FnMut(usize, Option<OrderRowRef<'_>>, bool),
     ) -> Result<(), ReadModelError> {
         let files = self.files.len();
-        for (index, file) in self.files.iter_mut().enumerate() {
+        for index in 0..files {
             let mut wanted = (0..ids.len())
                 .filter(|at| ids[*at].0.index() % files == index)
                 .peekable();
             if wanted.peek().is_none() {
                 continue;
             }
+            self.renew(index)?;
+            let relied_on = &self.relied_on;
+            let file = &mut self.files[index];
+            let path = &file.path;
             let read = || -> Result<(), ReadRowError> {
                 let transaction = file.connection.transaction()?;
+                for (at, checkpoint) in relied_on.iter().enumerate() {
+                    if at % files == index {
+                        let partition = PartitionId::new(u16::try_from(at).unwrap_or(u16::MAX));
+                        check_holds(&transaction, path, partition, Some(*checkpoint))?;
+                    }
+                }
                 // Nearly always none: one look for all orders of the transaction.
                 let any_parked = park::any_parked(&transaction, Projection::Orders)?;
                 let mut statement = transaction.prepare_cached(ORDER_BY_ID)?;
@@ -183,6 +255,7 @@ impl ReadModelReader {
     /// # Errors
     /// Whatever SQLite said.
     pub fn page(&mut self, filter: &OrderFilter) -> Result<Vec<OrderRow>, ReadModelError> {
+        self.renew_all()?;
         let mut rows = Vec::new();
         for file in &mut self.files {
             page_of(&mut file.connection, filter, &mut rows)
@@ -198,6 +271,7 @@ impl ReadModelReader {
     /// # Errors
     /// Whatever SQLite said.
     pub fn kept_tables(&mut self, projection: Projection) -> Result<KeptTables, ReadModelError> {
+        self.renew_all()?;
         let mut kept = KeptTables::default();
         for file in &self.files {
             let has = |side| {
@@ -220,6 +294,7 @@ impl ReadModelReader {
         after: Option<OrderId>,
         limit: usize,
     ) -> Result<Vec<ParkedOrder>, ReadModelError> {
+        self.renew_all()?;
         let mut orders = Vec::new();
         for file in &mut self.files {
             let found = park::parked_after(&file.connection, projection, after, limit)
@@ -240,8 +315,17 @@ impl ReadModelReader {
         partition: PartitionId,
         key_digest: [u8; 16],
     ) -> Result<Option<IdempotencyRow>, ReadModelError> {
-        let file = self.file(partition);
-        key_by_digest(&file.connection, partition, key_digest).map_err(|error| error.at(&file.path))
+        let relied_on = self.relied_on(partition);
+        let file = self.file(partition)?;
+        let path = &file.path;
+        let read = |connection: &mut Connection| {
+            let transaction = connection.transaction()?;
+            check_holds(&transaction, path, partition, relied_on)?;
+            let row = key_by_digest(&transaction, partition, key_digest)?;
+            transaction.commit()?;
+            Ok(row)
+        };
+        read(&mut file.connection).map_err(|error: ReadRowError| error.at(path))
     }
 
     /// What an idempotency key was last used for, in whatever partition. For keys from before a log was rewritten into its
@@ -253,6 +337,7 @@ impl ReadModelReader {
         &mut self,
         key_digest: [u8; 16],
     ) -> Result<Option<(PartitionId, IdempotencyRow)>, ReadModelError> {
+        self.renew_all()?;
         let mut newest: Option<(i64, PartitionId)> = None;
         for file in &self.files {
             let found = last_use(&file.connection, key_digest)
@@ -277,9 +362,13 @@ impl ReadModelReader {
         projection: Projection,
         partition: PartitionId,
     ) -> Result<ProjectionDigest, ReadModelError> {
-        let file = self.file(partition);
+        let file = self.file(partition)?;
         digest(&mut file.connection, projection, partition)
             .map_err(ReadModelError::sqlite(&file.path))
+    }
+
+    fn relied_on(&self, partition: PartitionId) -> Option<Offset> {
+        self.relied_on.get(partition.index()).copied()
     }
 
     /// The database files, by shard.
@@ -287,6 +376,31 @@ impl ReadModelReader {
     pub fn paths(&self) -> Vec<&Path> {
         self.files.iter().map(|file| file.path.as_path()).collect()
     }
+}
+
+/// Fails unless the rows hold everything before `relied_on`.
+fn check_holds(
+    connection: &Connection,
+    path: &Path,
+    partition: PartitionId,
+    relied_on: Option<Offset>,
+) -> Result<(), ReadRowError> {
+    let Some(relied_on) = relied_on else {
+        return Ok(());
+    };
+    let next: i64 = connection
+        .prepare_cached(
+            "SELECT next_offset FROM Checkpoint WHERE projection = ?1 AND partition = ?2",
+        )?
+        .query_row(params![Projection::Orders.name(), partition.get()], |row| {
+            row.get(0)
+        })?;
+    if from_sql(next) >= relied_on.get() {
+        return Ok(());
+    }
+    Err(ReadRowError::Malformed(ReadModelError::Replaced {
+        path: path.to_owned(),
+    }))
 }
 
 /// One row by primary key.

@@ -51,10 +51,13 @@ impl From<ReadModelError> for Trouble {
         match error {
             ReadModelError::Sqlite { source, .. } => source.into(),
             ReadModelError::Log(error) => error.into(),
-            ReadModelError::Io { .. } => Self::Passing(error.to_string()),
+            ReadModelError::Io { .. } | ReadModelError::Replaced { .. } => {
+                Self::Passing(error.to_string())
+            }
             ReadModelError::Incompatible { .. }
             | ReadModelError::MalformedRow { .. }
             | ReadModelError::Parked(_)
+            | ReadModelError::Elsewhere { .. }
             | ReadModelError::Unfit(_)
             | ReadModelError::Halted { .. } => Self::Halt(error.to_string()),
         }

@@ -197,6 +197,12 @@ impl Worker {
                 continue;
             }
             let from = self.checkpoint(projection);
+            if from > end && self.log.may_end_later() {
+                return Err(Trouble::Passing(format!(
+                    "the checkpoint of {} is {from}, the log is known up to {end}: waiting for the log's writer",
+                    projection.name()
+                )));
+            }
             if from > end {
                 return Err(Trouble::Halt(format!(
                     "the checkpoint of {0} is {from}, but the log ends at {end}: the log lost records, or the read model \

@@ -86,7 +86,8 @@ impl ProjectorWorkers {
     /// Starts a thread a partition, named `projector-<p>`, and one that drains the WAL of the files, `projector-wal`.
     ///
     /// # Errors
-    /// [`ReadModelError`] if a partition or its file cannot be read, or a thread cannot be started.
+    /// [`ReadModelError::Elsewhere`] if another process writes the files; otherwise if a partition or its file cannot be
+    /// read, or a thread cannot be started.
     ///
     /// # Panics
     /// If `registry` has the metrics of other projector workers.
@@ -96,6 +97,9 @@ impl ProjectorWorkers {
         config: ProjectorConfig,
         registry: &prometheus::Registry,
     ) -> Result<Arc<Self>, ReadModelError> {
+        if read_model.followed().is_some() {
+            return Err(read_model.elsewhere());
+        }
         let board = Arc::new(Board::new(log, Arc::clone(&read_model))?);
         let metrics = Metrics::register(registry, &board)
             .expect("a registry takes the projector's metrics once");

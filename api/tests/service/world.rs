@@ -8,7 +8,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use axum::response::Response;
 use http_body_util::BodyExt;
-use order_api::{Api, ApiConfig, ApiParts, Endpoints, Listener};
+use order_api::{Api, ApiConfig, ApiParts, Endpoints, Listener, Projector};
 use order_command_workers::{
     CommandWorkers, CommandWorkersConfig, IdempotencyEntry, OrderSnapshot, SnapshotError, Snapshots,
 };
@@ -147,9 +147,9 @@ impl World {
         .unwrap();
         let readers = (0..PARTITIONS).map(|number| log.reader(PartitionId::new(number)).unwrap());
         let parts = ApiParts {
-            commands: commands.clone(),
+            commands: Some(commands.clone()),
             read_model,
-            projector: Arc::clone(&projector),
+            projector: Projector::Here(Arc::clone(&projector)),
             outbox: None,
             log: readers.collect(),
             log_id: "a log for tests".to_owned(),

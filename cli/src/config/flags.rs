@@ -64,6 +64,44 @@ pub(crate) struct ServiceFlags {
     outbox_sink: Option<String>,
 }
 
+/// Flags of a projector in a process of its own.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ProjectorFlags {
+    #[command(flatten)]
+    data_directory: DataDirectoryFlags,
+    /// Address to serve metrics, health and the projections' endpoints on; port 0 takes a free one [default:
+    /// 127.0.0.1:8081]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<String>,
+    /// Serve other machines although nobody has to say who they are
+    #[arg(long)]
+    insecure: bool,
+    /// Files the read model is spread over [default: 1]
+    #[arg(long, value_name = "COUNT")]
+    read_model_shards: Option<u16>,
+}
+
+impl ProjectorFlags {
+    /// Reads the configuration with these flags on top.
+    ///
+    /// # Errors
+    /// A usage failure for every wrong setting.
+    pub(crate) fn load(&self) -> Result<Loaded, Failure> {
+        let own = [
+            self.listen
+                .as_deref()
+                .map(|it| Setting::from_flag("listen", "projector.listen", it)),
+            self.insecure
+                .then(|| Setting::from_flag("insecure", "insecure", true)),
+            self.read_model_shards
+                .map(|it| Setting::from_flag("read-model-shards", "read_model_shards", it)),
+        ];
+        let mut settings = self.data_directory.settings();
+        settings.extend(own.into_iter().flatten());
+        load(self.data_directory.config.as_deref(), settings)
+    }
+}
+
 impl DataDirectoryFlags {
     fn settings(&self) -> Vec<Setting> {
         let data_dir = self

@@ -19,7 +19,7 @@ use order_partitioner::Partitioner;
 use order_projector_workers::ProjectorConfig;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use flags::{DataDirectoryFlags, ServiceFlags};
+pub(crate) use flags::{DataDirectoryFlags, ProjectorFlags, ServiceFlags};
 pub(crate) use sources::{Setting, origin};
 pub(crate) use values::{Durability, LogFormat, Store, Switch};
 
@@ -168,6 +168,8 @@ pub(crate) struct Commands {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Projector {
+    /// Where `order-service projector` serves its own endpoints.
+    pub(crate) listen: SocketAddr,
     /// Most records applied in one transaction.
     pub(crate) batch_records_max: u64,
 }
@@ -217,6 +219,7 @@ impl Default for Config {
                 lag_events_max: 200_000,
             },
             projector: Projector {
+                listen: SocketAddr::from(([127, 0, 0, 1], 8081)),
                 batch_records_max: ProjectorConfig::BATCH_RECORDS_MAX_DEFAULT,
             },
             outbox: OutboxConfig::default(),
@@ -365,6 +368,7 @@ impl Config {
         for (path, address) in [
             ("listen", Some(self.listen)),
             ("admin_listen", self.admin_listen),
+            ("projector.listen", Some(self.projector.listen)),
         ] {
             if let Some(address) = address {
                 check_listen(address, &tokens, self.insecure).map_err(|error| {

@@ -14,13 +14,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow};
 use order_domain::{Idempotency, OrderId, Timestamp, fold_owned};
 use order_log::jsonl::JsonlLog;
-use order_log::{DataLock, EventLog, Offset, PartitionId, ScanLimit};
+use order_log::{EventLog, Offset, PartitionId, ScanLimit};
 use order_outbox::OfflineOutbox;
 use order_partitioner::{HASH_NAME, Partitioner};
 
 use crate::byte_progress::ByteProgress;
 use crate::config::{Config, DataDirectoryFlags, PARTITIONS_DEFAULT, Store};
-use crate::data_directory::create_durably;
+use crate::data_directory::{WholeDirectory, create_durably};
 use crate::engine;
 use crate::failure::{Failure, usage};
 use crate::manifest::{Manifest, Rewritten};
@@ -86,7 +86,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let target = &config.data_dir;
     staging::refuse_occupied(target, COMMAND)?;
     create_durably(target)?;
-    let _lock = DataLock::acquire(target)?;
+    let _lock = WholeDirectory::lock(target)?;
     if staging::finish_pending(target)?.as_deref() == Some(COMMAND) {
         return print::line(&format!(
             "{}: the import that was interrupted is finished",

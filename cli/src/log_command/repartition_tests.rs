@@ -46,7 +46,7 @@ fn settings(data_dir: &Path) -> Config {
 fn play(config: &Config, dice: &mut Dice) -> HashMap<Event, bool> {
     let directory = DataDirectory::own(config).unwrap();
     let partitioner = directory.manifest.partitioner().unwrap();
-    let log = engine::open(config, &directory).unwrap();
+    let log = engine::open(config, &directory, engine::Followers::None).unwrap();
     let mut writers: Vec<_> = (0..OLD_PARTITIONS)
         .map(|partition| log.writer(PartitionId::new(partition)).unwrap())
         .collect();

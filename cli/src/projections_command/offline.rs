@@ -11,7 +11,7 @@ use order_projector_workers::{
 
 use super::view::{OneProjection, Overview, ParkedOrder, Redriven, Task};
 use crate::config::{Config, DataDirectoryFlags};
-use crate::data_directory::DataDirectory;
+use crate::data_directory::{DataDirectory, PROJECTOR_LOCK};
 use crate::engine;
 use crate::failure::{Failure, usage};
 use crate::manifest::Manifest;
@@ -108,10 +108,14 @@ impl Offline {
 /// The refusal of a directory that a service owns: by whom, and how to ask it.
 fn refused(failure: Failure, config: &Config) -> Failure {
     let (Failure::Usage(error) | Failure::Failed(error)) = &failure;
-    let Some(LogError::Locked { holder, .. }) = error.downcast_ref() else {
+    let Some(LogError::Locked { holder, path }) = error.downcast_ref() else {
         return failure;
     };
-    let address = config.admin_listen.unwrap_or(config.listen);
+    let address = if path.ends_with(PROJECTOR_LOCK) {
+        config.projector.listen
+    } else {
+        config.admin_listen.unwrap_or(config.listen)
+    };
     usage!(
         "{} is owned by process {holder}: ask that service, with --url http://{address} (or where it listens), or stop it \
          first",

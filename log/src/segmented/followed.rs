@@ -284,15 +284,8 @@ impl Followed {
         segments.push(active);
         let active_bytes = place.position as u64;
         let (disk, end) = (Arc::clone(disk), Offset::new(end));
-        let partition = Partition::new(
-            disk,
-            directory,
-            identity,
-            segments,
-            end,
-            active_bytes,
-            None,
-        );
+        let partition =
+            Partition::new(disk, directory, identity, segments, end, active_bytes, None);
         Ok(Self {
             partition: Arc::new(partition),
             ends,
@@ -435,6 +428,10 @@ impl PartitionReader for FollowingReader {
 
     fn durable_end(&self) -> Offset {
         self.followed.look()
+    }
+
+    fn may_end_later(&self) -> bool {
+        true
     }
 
     fn wait_beyond(&self, offset: Offset, timeout: Duration) -> Offset {
