@@ -42,8 +42,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     // Before the log is opened: a mistake here should cost nothing.
     rooms::read_model_config(&config, manifest)?;
     let registry = rooms::registry()?;
-    let OpenLog { log, scrub } =
-        rooms::open_log(&config, &directory, Followers::None, &registry)?;
+    let OpenLog { log, scrub } = rooms::open_log(&config, &directory, Followers::None, &registry)?;
     let (read_model, projector) =
         rooms::open_read_model(&config, manifest, &*log, &registry, |_| Ok(()))?;
     let write_side = WriteSide::start(&config, &directory, &*log, &read_model, &registry)?;
@@ -57,7 +56,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         projector: Projector::Here(Arc::clone(&projector)),
         write_side: Some(&write_side),
         registry,
-        checks: Box::new(move || readiness::checks(&*checked_log, scrub.as_deref(), &checked_outbox)),
+        checks: Box::new(move || {
+            readiness::checks(&*checked_log, scrub.as_deref(), &checked_outbox)
+        }),
     };
     let scheme = front::scheme(&api_config);
     let api = below.api(api_config)?;

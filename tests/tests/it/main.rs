@@ -28,6 +28,7 @@ mod runbook;
 mod schemathesis;
 mod service;
 mod slow_clients;
+mod split;
 mod sql_command;
 mod stores;
 mod tidy;

@@ -99,7 +99,13 @@ impl Service {
 
     /// Starts `serve` and kills it, wherever it is then.
     pub(crate) fn kill_while_starting(data: &Path, arguments: &[&str], after: Duration) {
-        let mut child = spawn(Command::new(binary()), data, arguments, Stdio::null());
+        let mut child = spawn(
+            Command::new(binary()),
+            "serve",
+            data,
+            arguments,
+            Stdio::null(),
+        );
         std::thread::sleep(after);
         child.kill().expect("the service can be killed");
         child.wait().expect("the service ended");
@@ -110,6 +116,27 @@ impl Service {
         Self::try_start_as(Command::new(binary()), data, arguments)
     }
 
+    /// Starts another long-lived command than `serve`: `api` or `projector`.
+    pub(crate) fn start_part(part: &str, data: &Path, arguments: &[&str]) -> Self {
+        Self::try_start_part(part, data, arguments)
+            .unwrap_or_else(|refusal| panic!("the {part} did not start: {refusal:?}"))
+    }
+
+    /// Starts another long-lived command than `serve`, or returns what it said when it ended.
+    pub(crate) fn try_start_part(
+        part: &str,
+        data: &Path,
+        arguments: &[&str],
+    ) -> Result<Self, Refusal> {
+        Self::listen(spawn(
+            Command::new(binary()),
+            part,
+            data,
+            arguments,
+            Stdio::piped(),
+        ))
+    }
+
     /// Starts `serve` by a command that runs the binary as its own process: `strace -D` does.
     pub(crate) fn start_as(command: Command, data: &Path, arguments: &[&str]) -> Self {
         Self::try_start_as(command, data, arguments)
@@ -117,7 +144,10 @@ impl Service {
     }
 
     fn try_start_as(command: Command, data: &Path, arguments: &[&str]) -> Result<Self, Refusal> {
-        let mut child = spawn(command, data, arguments, Stdio::piped());
+        Self::listen(spawn(command, "serve", data, arguments, Stdio::piped()))
+    }
+
+    fn listen(mut child: Child) -> Result<Self, Refusal> {
         let messages = Arc::new(Mutex::new(Vec::new()));
         let listening = follow(&mut child, Arc::clone(&messages));
         match listening.recv_timeout(PATIENCE) {
@@ -212,9 +242,15 @@ impl Service {
     }
 }
 
-fn spawn(mut command: Command, data: &Path, arguments: &[&str], stderr: Stdio) -> Child {
+fn spawn(
+    mut command: Command,
+    part: &str,
+    data: &Path,
+    arguments: &[&str],
+    stderr: Stdio,
+) -> Child {
     command
-        .args(["serve", "--log-format", "json", "--data-dir"])
+        .args([part, "--log-format", "json", "--data-dir"])
         .arg(data)
         .args(arguments);
     if !arguments.contains(&"--listen") {
