@@ -101,6 +101,8 @@ problem_kinds! {
     BodyTooLarge = PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large";
     /// The body must be `application/json`, of a bulk request `application/x-ndjson`, and not compressed.
     UnsupportedMediaType = UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body has an unsupported type";
+    /// This process does not run the projector. `detail` says where to ask.
+    ProjectorElsewhere = MISDIRECTED_REQUEST, "projector-elsewhere", "Another process runs the projector";
     /// The body is well formed, and a value in it is not possible. `errors` points at each.
     InvalidValue = UNPROCESSABLE_ENTITY, "invalid-value", "A value is not possible";
     /// The order has had too many commands to tell its history from the beginning. Ask for its latest events with
@@ -116,8 +118,6 @@ problem_kinds! {
     IdempotencyMismatch = UNPROCESSABLE_ENTITY, "idempotency-mismatch", "The key was used for another request";
     /// This service is configured to take commands on an order only with `If-Match`.
     PreconditionRequired = PRECONDITION_REQUIRED, "precondition-required", "If-Match is required";
-    /// This process does not run the projector. `detail` says where to ask.
-    ProjectorElsewhere = MISDIRECTED_REQUEST, "projector-elsewhere", "Another process runs the projector";
     /// A fault of the service; its log has the cause under the request's id.
     Internal = INTERNAL_SERVER_ERROR, "internal", "The service failed";
     /// More is waiting than the service takes. Nothing changed; come back after `Retry-After`.
