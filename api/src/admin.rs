@@ -228,7 +228,7 @@ pub(crate) struct RotatedPartitionJson {
 
 /// `POST /log/rotate`
 pub(crate) async fn rotate_log(State(shared): State<Arc<Shared>>) -> Result<Answer, Problem> {
-    let rotated = shared.commands.rotate_log().await?;
+    let rotated = shared.commands()?.rotate_log().await?;
     let partitions = rotated.into_iter();
     Ok(json(&RotatedJson {
         partitions: partitions

@@ -19,8 +19,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::epoch::is_full;
 use super::archive::BlockCache;
+use super::epoch::is_full;
 use super::partition::Partition;
 use super::reader::SegmentedReader;
 use super::recovery::{Verdict, list_segments, scan_tail};
@@ -338,8 +338,7 @@ impl Followed {
         match Segment::followed(Arc::clone(disk), directory, identity, base) {
             Err(LogError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 let cache = Arc::new(BlockCache::default());
-                let archived =
-                    Segment::sealed(Arc::clone(disk), directory, identity, base, cache);
+                let archived = Segment::sealed(Arc::clone(disk), directory, identity, base, cache);
                 archived.footer()?;
                 Ok(archived)
             }
