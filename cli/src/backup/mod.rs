@@ -21,7 +21,7 @@ use anyhow::{Context, anyhow};
 
 use crate::byte_progress::ByteProgress;
 use crate::config::DataDirectoryFlags;
-use crate::data_directory::create_durably;
+use crate::data_directory::{LOCKS, create_durably};
 use crate::failure::{Failure, usage};
 use crate::manifest::Manifest;
 use crate::print;
@@ -36,8 +36,6 @@ pub(crate) use sqlite_files::{Checkpoints, copy as copy_sqlite_file};
 const OUTBOX_LINES: &str = "outbox.jsonl";
 /// What a backup consists of, besides its manifest and the read model.
 const PARTS: [&str; 4] = ["log", "events.jsonl", "outbox.db", OUTBOX_LINES];
-/// What a service leaves that was started on a backup by mistake.
-const LOCK: &str = "LOCK";
 
 /// Copy a data directory, verified; also while the service runs
 #[derive(Debug, clap::Args)]
@@ -119,7 +117,8 @@ fn claim(target: &Path, data_dir: &Path) -> Result<(), Failure> {
     create_durably(target)?;
     let names = names_in(target)?;
     let unfinished = names.iter().any(|name| name == UNFINISHED);
-    let ours = |name: &str| name == UNFINISHED || name == LOCK || is_part(name);
+    // Locks are what a service leaves that was started on a backup by mistake.
+    let ours = |name: &str| name == UNFINISHED || LOCKS.contains(&name) || is_part(name);
     if !names.is_empty() && (!unfinished || names.iter().any(|name| !ours(name))) {
         return Err(usage!(
             "{} is not empty: name a new directory for each backup",

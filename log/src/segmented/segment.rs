@@ -1,4 +1,6 @@
 //! One segment as readers see it: a read-only map with hints, or an archive in blocks; and verified frames.
+//!
+//! Long because what a reader may believe of a segment, plain or archived, is one argument.
 
 use std::io;
 use std::path::{Path, PathBuf};

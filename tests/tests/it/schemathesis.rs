@@ -9,7 +9,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::service::Service;
+use crate::service::{Service, binary};
 use crate::workspace;
 
 /// Requests an operation is tried with at random.
@@ -27,7 +27,9 @@ fn nothing_the_api_answers_contradicts_its_document() {
     };
     let data = tempfile::tempdir().expect("a temporary directory");
     let elsewhere = tempfile::tempdir().expect("a temporary directory");
-    let service = Service::start(data.path(), &["--partitions", "2"]);
+    let mut patient = Command::new(binary());
+    patient.env("ORDER_SERVICE__API__READ_PATIENCE_MS", "20000");
+    let service = Service::start_as(patient, data.path(), &["--partitions", "2"]);
     let rigs = workspace::root().join("tests/rigs");
     let output = Command::new(program)
         .current_dir(elsewhere.path())
