@@ -35,7 +35,7 @@ def before_call(context, case, kwargs):
         del query[name]
     for name in [name for name in MOMENTS if name in query][1:]:
         del query[name]
-    if "min_version" in query:
+    if "min_version" in query or "at_version" in query:
         for name in [name for name in case.headers or {} if name.lower() == "prefer"]:
             del case.headers[name]
     partition = str(query.get("partition", ""))
