@@ -6,6 +6,7 @@ mod client;
 mod configuration;
 mod dashboard;
 mod decisions;
+mod deployment;
 mod documents;
 mod failing_disk;
 mod feed;

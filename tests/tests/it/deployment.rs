@@ -1,0 +1,58 @@
+//! What is deployed names flags and settings of the binary: the binary is asked whether it knows them.
+
+use std::fs;
+
+use crate::service::{run, stdout_of};
+use crate::workspace;
+
+#[test]
+fn the_service_takes_the_configuration_of_the_kubernetes_objects() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let file = directory.path().join("order-service.toml");
+    let objects =
+        fs::read_to_string(workspace::root().join("deploy/kubernetes/configuration.yaml"))
+            .expect("the object is in the repository");
+    let (_, block) = objects
+        .split_once("order-service.toml: |\n")
+        .expect("the object holds the file");
+    let text: Vec<_> = block
+        .lines()
+        .map(|line| line.strip_prefix("    ").unwrap_or(line))
+        .collect();
+    fs::write(&file, text.join("\n")).expect("the temporary directory is writable");
+
+    let effective = stdout_of(["config".as_ref(), "--config".as_ref(), file.as_os_str()]);
+
+    assert!(effective.contains("data_dir = \"/data\""), "{effective}");
+    assert!(effective.contains("operators"), "{effective}");
+}
+
+#[test]
+fn the_service_has_every_subcommand_and_flag_that_deployments_name() {
+    let folder = workspace::root().join("deploy");
+    let mut calls = 0;
+    for path in workspace::files(&folder, &[".yaml", ".service", "Containerfile"]) {
+        let text = fs::read_to_string(&path).expect("the file reads");
+        for words in text.lines().filter_map(arguments_of) {
+            calls += 1;
+            let (subcommand, flags) = words.split_first().expect("a call has a subcommand");
+            let help = run([subcommand.as_str(), "--help"]);
+            assert!(help.status.success(), "{}: {subcommand}", path.display());
+            let help = String::from_utf8_lossy(&help.stdout);
+            for flag in flags.iter().filter(|word| word.starts_with("--")) {
+                assert!(help.contains(flag), "{}: {flag}", path.display());
+            }
+        }
+    }
+    assert!(calls >= 4, "{calls} calls were found");
+}
+
+/// The words after the program's name, where a line of a unit, an image or an object calls it.
+fn arguments_of(line: &str) -> Option<Vec<String>> {
+    let rest = ["ExecStart=/usr/local/bin/order-service ", "args: ", "CMD "]
+        .iter()
+        .find_map(|prefix| line.trim_start().strip_prefix(prefix))?;
+    let separators = [' ', ',', '[', ']', '"'];
+    let words = rest.split(separators).filter(|word| !word.is_empty());
+    Some(words.map(str::to_owned).collect())
+}
