@@ -1,10 +1,10 @@
 //! What is sent is read by libraries that others publish: PyPI `cloudevents` and `standardwebhooks`, in
-//! `tests/rigs/outbox_receiver.py`. Left out, and loudly, where they are not installed; `ORDER_TESTS_PYTHON` names a Python
-//! that has them.
+//! `tests/rigs/outbox_receiver.py`. `./test setup` installs them below `target/tools`; left out, and loudly, where it could
+//! not; `ORDER_TESTS_PYTHON` names another Python that has them.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Lines};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use order_domain::EventContext;
@@ -25,19 +25,29 @@ fn rig() -> PathBuf {
 }
 
 /// A Python that has the libraries, or none and a loud word.
-fn python() -> Option<String> {
-    let python = std::env::var("ORDER_TESTS_PYTHON").unwrap_or_else(|_| "python3".to_owned());
-    let asked = Command::new(&python)
-        .args(["-c", "import cloudevents.core.v1.event, standardwebhooks"])
-        .output();
-    if asked.is_ok_and(|answer| answer.status.success()) {
-        return Some(python);
-    }
-    eprintln!(
-        "LEFT OUT: `{python}` has no `cloudevents` 2 and `standardwebhooks` (pip install 'cloudevents>=2,<3' \
-         'standardwebhooks>=1,<2'), so nothing was verified by libraries of others"
+fn python() -> Option<PathBuf> {
+    let installed = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../target/tools/outbox-receiver/bin/python3"
     );
-    None
+    let named = std::env::var_os("ORDER_TESTS_PYTHON").map(PathBuf::from);
+    let pythons = named.map_or_else(
+        || vec![PathBuf::from(installed), PathBuf::from("python3")],
+        |python| vec![python],
+    );
+    let found = pythons.into_iter().find(|python| {
+        Command::new(python)
+            .args(["-c", "import cloudevents.core.v1.event, standardwebhooks"])
+            .output()
+            .is_ok_and(|answer| answer.status.success())
+    });
+    if found.is_none() {
+        eprintln!(
+            "LEFT OUT: no Python has `cloudevents` 2 and `standardwebhooks` (`./test setup` installs them), so nothing \
+             was verified by libraries of others"
+        );
+    }
+    found
 }
 
 /// The rig at work; it ends when this is dropped and its standard input with it.
@@ -47,7 +57,7 @@ struct Rig {
 }
 
 impl Rig {
-    fn start(python: &str, arguments: &[&str]) -> Self {
+    fn start(python: &Path, arguments: &[&str]) -> Self {
         let mut child = Command::new(python)
             .arg(rig())
             .args(arguments)
