@@ -35,6 +35,9 @@ pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Pro
         return refuse("has characters other than printable ASCII");
     };
     let text = text.trim_matches([' ', '\t']);
+    if text.contains('\t') {
+        return refuse("has characters other than printable ASCII");
+    }
     let key = match text.strip_prefix('"') {
         None => Some(text.to_owned()),
         Some(rest) => unquote(rest),
@@ -146,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_key_that_is_empty_too_long_or_broken_is_refused() {
-        for broken in ["", "\"\"", "\"abc", "\"a\\b\"", "\"a\"b", "\"a\\"] {
+        for broken in ["", "\"\"", "\"abc", "\"a\\b\"", "\"a\"b", "\"a\\", "a\tb"] {
             assert_eq!(key(broken), Err(ProblemKind::InvalidHeader), "{broken}");
         }
         assert!(key(&"k".repeat(255)).is_ok());

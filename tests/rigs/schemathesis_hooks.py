@@ -2,6 +2,7 @@
 
 - Cursors, tokens and positions are sealed by the service: none can be made up, so made-up ones are left out.
 - Of the moments to read an order at, one is asked for: the document says so in words alone.
+- What an entity tag looks like is said in words, too: a condition that is none is made one.
 - Orders are sent in bulk as lines of JSON.
 - The core projection is not paused, and no version is waited for that may never come: reads would rightly say that the
   read model is behind. For the same reason reads are patient: the machine may have much else to do.
@@ -9,12 +10,15 @@
 """
 
 import json
+import re
 
 import schemathesis
 from hypothesis import strategies as st
 
 SEALED_HEADERS = {"sync-token", "last-event-id"}
 SEALED_PARAMETERS = {"cursor"}
+CONDITIONS = {"if-match", "if-none-match"}
+ENTITY_TAGS = re.compile(r'\*|(W/)?"[!#-~]*"(, (W/)?"[!#-~]*")*')
 MOMENTS = ("min_version", "at_version", "as_of")
 PARTITIONS, PARTITIONS_MAX = 2, 1024
 CORE = ("orders", "all")
@@ -30,6 +34,9 @@ schemathesis.openapi.format("entity-tags", st.just("*") | st.lists(TAGS, min_siz
 def before_call(context, case, kwargs):
     for name in [name for name in case.headers or {} if name.lower() in SEALED_HEADERS]:
         del case.headers[name]
+    for name, tags in list((case.headers or {}).items()):
+        if name.lower() in CONDITIONS and not ENTITY_TAGS.fullmatch(str(tags)):
+            case.headers[name] = '"1"'
     query = case.query or {}
     for name in [name for name in query if name in SEALED_PARAMETERS]:
         del query[name]

@@ -323,8 +323,10 @@ fn custom(format: &str) -> RefOr<Schema> {
         .into()
 }
 
-/// Printable characters, no white space at an end, and a quote only around all of it.
-const IDEMPOTENCY_KEY: &str = r#"^([!#-~]|[!#-~][ -~]{0,250}[!-~]|"[!#-\[\]-~]{1,250}")$"#;
+/// Printable characters without white space at an end, or such characters in quotes, with a backslash before each quote
+/// and backslash: 1 to 255 of them.
+const IDEMPOTENCY_KEY: &str =
+    r#"^([!#-~]|[!#-~][ -~]{0,253}[!-~]|"([ !#-\[\]-~]|\\["\\]){1,255}")$"#;
 /// An order's id and a version.
 const EVENT_ID: &str =
     "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}-[1-9][0-9]{0,8}$";
