@@ -18,7 +18,7 @@ use crate::renames::{Run, run_killed_at_rename};
 use crate::service::{Service, run};
 use crate::stores::on_both_stores;
 use crate::waits::{caught_up, eventually};
-use crate::writers::{Dice, Ledger, Writer};
+use crate::writers::{Dice, Ledger, write_until_gone};
 
 on_both_stores! {
     a_backup_taken_under_load_restores_with_every_order_acknowledged_before_it,
@@ -71,17 +71,7 @@ async fn a_backup_taken_under_load_restores_with_every_order_acknowledged_before
     let service = Service::start(&data, &["--store", store, "--partitions", "3"]);
     let ledger: Arc<Mutex<Ledger>> = Arc::default();
     let mut dice = Dice::seeded();
-    let clients: Vec<_> = (0..CLIENTS)
-        .map(|number| {
-            let writer = Writer {
-                client: Client::of(&service),
-                ledger: Arc::clone(&ledger),
-                dice: Dice(dice.below(u64::MAX) | 1),
-                name: number.to_string(),
-            };
-            tokio::spawn(writer.write_until_no_answer())
-        })
-        .collect();
+    let clients = write_until_gone(CLIENTS, 1, &service, &ledger, &mut dice);
     let acknowledged = |least: u64| {
         let ledger = Arc::clone(&ledger);
         eventually("enough is acknowledged", async move || {

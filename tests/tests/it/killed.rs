@@ -15,7 +15,7 @@ use crate::client::Client;
 use crate::history::History;
 use crate::service::Service;
 use crate::waits::{caught_up, eventually};
-use crate::writers::{Dice, Ledger, Writer};
+use crate::writers::{Dice, Ledger, write_until_gone};
 
 /// Cycles of an ordinary run.
 const CYCLES: u32 = 20;
@@ -98,17 +98,7 @@ impl Trial {
     async fn write_until_killed(&mut self, service: Service, cycle: u32) {
         let goal = 1 + self.dice.below(ACKNOWLEDGED_MAX);
         let before = self.ledger.lock().expect("nobody panics with it").count;
-        let clients: Vec<_> = (0..CLIENTS)
-            .map(|number| {
-                let writer = Writer {
-                    client: Client::of(&service),
-                    ledger: Arc::clone(&self.ledger),
-                    dice: Dice(self.dice.below(u64::MAX) | 1),
-                    name: format!("{cycle}-{number}"),
-                };
-                tokio::spawn(writer.write_until_no_answer())
-            })
-            .collect();
+        let clients = write_until_gone(CLIENTS, cycle, &service, &self.ledger, &mut self.dice);
         eventually("enough is acknowledged", async || {
             let count = self.ledger.lock().expect("nobody panics with it").count;
             match count.checked_sub(before + goal) {

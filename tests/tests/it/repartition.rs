@@ -17,7 +17,7 @@ use crate::renames::{REMOVALS, RENAMES, Run, run_killed_at, run_with_fault};
 use crate::service::{Service, run, stdout_of};
 use crate::stores::on_both_stores;
 use crate::waits::{caught_up, eventually};
-use crate::writers::{Dice, Ledger, Writer};
+use crate::writers::{Dice, Ledger, write_until_gone};
 
 on_both_stores! {
     from_four_partitions_to_one_to_seven_and_back_nothing_is_lost_doubled_or_told_twice,
@@ -137,17 +137,7 @@ async fn lively(store: &str) -> (tempfile::TempDir, Vec<Answer>) {
     let service = Service::start(data.path(), &["--store", store, "--partitions", "4"]);
     let ledger: Arc<Mutex<Ledger>> = Arc::default();
     let mut dice = Dice::seeded();
-    let clients: Vec<_> = (0..CLIENTS)
-        .map(|number| {
-            let writer = Writer {
-                client: Client::of(&service),
-                ledger: Arc::clone(&ledger),
-                dice: Dice(dice.below(u64::MAX) | 1),
-                name: number.to_string(),
-            };
-            tokio::spawn(writer.write_until_no_answer())
-        })
-        .collect();
+    let clients = write_until_gone(CLIENTS, 1, &service, &ledger, &mut dice);
     let client = Client::of(&service);
     let mut keyed = Vec::new();
     for number in 0..KEYED {

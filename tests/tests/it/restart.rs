@@ -11,7 +11,7 @@ use crate::history::History;
 use crate::service::Service;
 use crate::stores::on_both_stores;
 use crate::waits::{caught_up, eventually};
-use crate::writers::{Dice, Ledger, Writer};
+use crate::writers::{Dice, Ledger, write_until_gone};
 
 on_both_stores! {
     a_restart_keeps_every_order_and_goes_on_with_it,
@@ -44,17 +44,7 @@ async fn a_stop_under_load_loses_nothing_acknowledged(store: &str) {
     let service = Service::start(data.path(), &["--store", store]);
     let ledger: Arc<Mutex<Ledger>> = Arc::default();
     let mut dice = Dice::seeded();
-    let writers: Vec<_> = (0..WRITERS)
-        .map(|number| {
-            let writer = Writer {
-                client: Client::of(&service),
-                ledger: Arc::clone(&ledger),
-                dice: Dice(dice.below(u64::MAX) | 1),
-                name: number.to_string(),
-            };
-            tokio::spawn(writer.write_until_no_answer())
-        })
-        .collect();
+    let writers = write_until_gone(WRITERS, 1, &service, &ledger, &mut dice);
     eventually("enough is acknowledged", async || {
         let count = ledger.lock().expect("nobody panics with it").count;
         if count >= ACKNOWLEDGED {

@@ -12,7 +12,7 @@ use crate::client::{Client, an_order};
 use crate::history::History;
 use crate::service::{Service, run};
 use crate::waits::eventually;
-use crate::writers::{Dice, Ledger, Writer};
+use crate::writers::{Dice, Ledger, write_until_gone};
 
 /// Kills of an ordinary run, of one process, the other, or both.
 const CYCLES: u32 = 5;
@@ -107,17 +107,7 @@ async fn killed_under_load_on_either_side_they_keep_what_was_acknowledged() {
     for cycle in 1..=cycles {
         let writes = api(data.path());
         let mut reads = Some(projector(data.path()));
-        let clients: Vec<_> = (0..CLIENTS)
-            .map(|number| {
-                let writer = Writer {
-                    client: Client::of(&writes),
-                    ledger: Arc::clone(&ledger),
-                    dice: Dice(dice.below(u64::MAX) | 1),
-                    name: format!("{cycle}-{number}"),
-                };
-                tokio::spawn(writer.write_until_no_answer())
-            })
-            .collect();
+        let clients = write_until_gone(CLIENTS, cycle, &writes, &ledger, &mut dice);
         // The projector is killed, and mostly started again, while clients go on writing.
         for _ in 0..=dice.below(3) {
             let goal = count(&ledger) + 1 + dice.below(300);

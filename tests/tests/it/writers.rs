@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 
 use crate::client::{Answer, Client};
 use crate::history::History;
+use crate::service::Service;
 
 /// Numbers that differ from run to run, printed so that a failure can be told about.
 pub(crate) struct Dice(pub(crate) u64);
@@ -87,18 +89,40 @@ impl Ledger {
     }
 }
 
+/// Starts so many clients that write until `service` is gone. `life` tells the clients of one life of the service from
+/// those of another.
+pub(crate) fn write_until_gone(
+    count: u64,
+    life: u32,
+    service: &Service,
+    ledger: &Arc<Mutex<Ledger>>,
+    dice: &mut Dice,
+) -> Vec<JoinHandle<()>> {
+    (0..count)
+        .map(|number| {
+            let writer = Writer {
+                client: Client::of(service),
+                ledger: Arc::clone(ledger),
+                dice: Dice(dice.below(u64::MAX) | 1),
+                name: format!("{life}-{number}"),
+            };
+            tokio::spawn(writer.write_until_no_answer())
+        })
+        .collect()
+}
+
 /// One client.
-pub(crate) struct Writer {
-    pub(crate) client: Client,
-    pub(crate) ledger: Arc<Mutex<Ledger>>,
-    pub(crate) dice: Dice,
+struct Writer {
+    client: Client,
+    ledger: Arc<Mutex<Ledger>>,
+    dice: Dice,
     /// Told in customers and keys.
-    pub(crate) name: String,
+    name: String,
 }
 
 impl Writer {
     /// Places orders and moves them through their lives until the service is gone.
-    pub(crate) async fn write_until_no_answer(mut self) {
+    async fn write_until_no_answer(mut self) {
         let mut orders: Vec<Value> = Vec::new();
         let mut placed = 0;
         loop {
