@@ -3,9 +3,10 @@
 //! not; `ORDER_TESTS_PYTHON` names another Python that has them.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Lines};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 
 use order_domain::EventContext;
 use order_outbox::{OutboxConfig, RetryConfig, Secrets, SinkKind};
@@ -53,7 +54,7 @@ fn python() -> Option<PathBuf> {
 /// The rig at work; it ends when this is dropped and its standard input with it.
 struct Rig {
     child: Child,
-    said: Lines<BufReader<ChildStdout>>,
+    said: Receiver<String>,
 }
 
 impl Rig {
@@ -65,13 +66,20 @@ impl Rig {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let said = BufReader::new(child.stdout.take().unwrap()).lines();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let (tell, said) = channel();
+        // Read as it comes: a rig that waits for room in a full pipe answers nobody.
+        std::thread::spawn(move || {
+            lines
+                .map_while(Result::ok)
+                .try_for_each(|line| tell.send(line))
+        });
         Self { child, said }
     }
 
     /// The next thing it said; `None` when it has ended.
     fn say(&mut self) -> Option<Value> {
-        let line = self.said.next()?.unwrap();
+        let line = self.said.recv().ok()?;
         Some(serde_json::from_str(&line).unwrap())
     }
 
