@@ -165,7 +165,7 @@ fn put(frame: &OwnedFrame, batch: &mut Batch) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Offsets without gaps: a compacted log has some, the file has none.
+/// Offsets without gaps: a repaired log has some, the file has none.
 struct Renumbered {
     /// By partition: the first offset, and where each record went, 8 bytes a record.
     places: Vec<(u64, Vec<u64>)>,

@@ -1,6 +1,6 @@
 //! `order-service log rotate`: seals the active segments, so that the next append begins new ones.
 //!
-//! Sealed segments are what `archive` and `compact` work on. A service seals by itself when a segment is full; this is
+//! Sealed segments are what `archive` works on. A service seals by itself when a segment is full; this is
 //! for before that. Offline it takes the data directory's lock like a service does; a running one is asked through its
 //! operators' endpoint.
 

@@ -300,6 +300,14 @@ fn a_rebuild_that_was_stopped_anywhere_leaves_the_live_rows_and_the_next_one_beg
     assert_eq!(digests(&open(&world, 1)), before);
 }
 
+struct SetWhenDropped<'a>(&'a AtomicBool);
+
+impl Drop for SetWhenDropped<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 #[test]
 fn readers_see_every_order_at_every_moment_while_tables_are_switched_to_and_fro_under_load() {
     let mut world = busy_world(2);
@@ -340,6 +348,8 @@ fn readers_see_every_order_at_every_moment_while_tables_are_switched_to_and_fro_
                 reads.fetch_add(1, Ordering::SeqCst);
             }
         });
+        // Also when something below fails: the scope waits for the reader.
+        let _done = SetWhenDropped(&done);
         let mut rounds = 0;
         for action in [
             Action::Rebuild,
@@ -362,7 +372,6 @@ fn readers_see_every_order_at_every_moment_while_tables_are_switched_to_and_fro_
             }
         }
         wait_until(|| reads.load(Ordering::SeqCst) > 0);
-        done.store(true, Ordering::SeqCst);
         rounds
     });
     assert_eq!(rounds, 15);
