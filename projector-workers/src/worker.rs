@@ -301,7 +301,7 @@ impl Worker {
         } else {
             Care::Trusting
         };
-        let written = match self.write(span, None, care) {
+        match self.write(span, None, care) {
             Err(Trouble::Constraint(reason)) if !careful => {
                 tracing::warn!(
                     partition = self.partition.get(),
@@ -312,9 +312,6 @@ impl Worker {
                 return Ok(());
             }
             written => written?,
-        };
-        for projection in written.iter() {
-            self.checkpoints.publish(projection, self.partition, to);
         }
         self.applied_records = to.get() - from.get();
         self.metrics
@@ -330,14 +327,9 @@ impl Worker {
         Ok(())
     }
 
-    /// Folds the batch at hand and writes it in one transaction; returns whose checkpoint moved. A projection that was
-    /// paused meanwhile is left out.
-    fn write(
-        &mut self,
-        span: Span,
-        retry: Option<&Retry>,
-        care: Care,
-    ) -> Result<ProjectionSet, Trouble> {
+    /// Folds the batch at hand, writes it in one transaction and tells how far it is. A projection that was paused meanwhile
+    /// is left out.
+    fn write(&mut self, span: Span, retry: Option<&Retry>, care: Care) -> Result<(), Trouble> {
         let without_retried = retry.map(|retry| retry.without(&self.parked));
         let stored = Stored {
             connection: &self.connection,
@@ -367,7 +359,7 @@ impl Worker {
         if self.side == Side::Live && self.read_model.generations() != self.generations {
             // What was folded is on rows of tables that are live no more.
             return match retry {
-                None => Ok(ProjectionSet::default()),
+                None => Ok(()),
                 Some(_) => Err(Trouble::Passing(SWITCHED.to_owned())),
             };
         }
@@ -382,7 +374,7 @@ impl Worker {
             .collect();
         if projections.is_empty() {
             return match retry {
-                None => Ok(projections),
+                None => Ok(()),
                 Some(_) => Err(Trouble::Passing(SWITCHED.to_owned())),
             };
         }
@@ -402,10 +394,18 @@ impl Worker {
             Some(retry) => retry.forget(transaction, self.partition),
             None => Ok(()),
         })?;
+        if retry.is_none() {
+            // Before anybody else gets the writer: whoever held the tables and then had it finds the checkpoints that are
+            // stored. Told later, a switch would put tables in place that are behind what is told.
+            for projection in projections.iter() {
+                self.checkpoints
+                    .publish(projection, self.partition, span.to);
+            }
+        }
         drop(writer);
         self.read_model.count_commit(self.partition);
         self.note_parked(projections);
-        Ok(projections)
+        Ok(())
     }
 
     /// Remembers, counts and logs what the transaction just committed set aside.

@@ -1,12 +1,16 @@
 //! A projection can stand still alone, across restarts, and comes to the same rows when it goes on.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use order_domain::{Command, OrderId};
 
 use super::world::{World, cancel, digests, line, pay, projector_config, remove};
 use crate::crash::CrashPoint;
-use crate::{Projection, ReadModel};
+use crate::{Projection, ProjectorWorkers, ReadModel};
+
+/// Only a failing test waits this long.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The whole life of an order that touches every sum, cut in two.
 fn first_half(world: &mut World, customer: &str) -> OrderId {
@@ -26,6 +30,46 @@ fn second_half(world: &mut World, id: OrderId) {
 fn checkpoints(read_model: &ReadModel) -> [u64; 3] {
     let partition = crate::PartitionId::new(0);
     Projection::ALL.map(|projection| read_model.checkpoints().load(projection, partition).get())
+}
+
+#[test]
+fn held_tables_are_where_their_checkpoints_say_whoever_was_writing_them() {
+    const HOLDS: u32 = 2_000;
+    let mut world = World::new(1);
+    let read_model = world.open();
+    let partition = crate::PartitionId::new(0);
+    let registry = prometheus::Registry::new();
+    let workers = ProjectorWorkers::start(
+        &world.log,
+        Arc::clone(&read_model),
+        projector_config(10),
+        &registry,
+    )
+    .unwrap();
+    let reader = read_model.worker_reader(partition).unwrap();
+    let mut stored = reader
+        .prepare("SELECT next_offset FROM Checkpoint WHERE projection = 'orders'")
+        .unwrap();
+    for _ in 0..HOLDS {
+        world.place("c", &[("A", 1, 1)]);
+        world.flush();
+        let end = world.end(partition);
+        // Held at the very moment at which the worker has committed.
+        let committed = |stored: &mut rusqlite::Statement<'_>| {
+            let next: i64 = stored.query_row([], |row| row.get(0)).unwrap();
+            u64::try_from(next).unwrap() == end.get()
+        };
+        let deadline = Instant::now() + PATIENCE;
+        while !committed(&mut stored) {
+            assert!(Instant::now() < deadline, "the worker does not move");
+        }
+        for projection in Projection::ALL {
+            let _held = read_model.hold(projection);
+            let told = read_model.checkpoints().load(projection, partition);
+            assert_eq!(told, end, "{projection:?}");
+        }
+    }
+    workers.stop();
 }
 
 #[test]
