@@ -211,10 +211,18 @@ impl World {
         }
     }
 
-    /// Size of the read model's write-ahead log.
-    pub(crate) fn wal_bytes(&self) -> u64 {
+    /// How often the read model's write-ahead log has started over: a number in the file's header, after the magic, the
+    /// version and the page size.
+    pub(crate) fn wal_sequence(&self) -> u32 {
+        const AT: std::ops::Range<usize> = 12..16;
         let path = self.directory.path().join("read.db-wal");
-        std::fs::metadata(path).unwrap().len()
+        let mut header = [0; AT.end];
+        let mut file = std::fs::File::open(path).unwrap();
+        match std::io::Read::read_exact(&mut file, &mut header) {
+            Ok(()) => u32::from_be_bytes(header[AT].try_into().unwrap()),
+            // Nothing was ever written to it.
+            Err(_) => 0,
+        }
     }
 
     /// The answer as it comes, its body unread.
