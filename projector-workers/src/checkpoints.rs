@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use order_log::{Offset, PartitionId};
@@ -52,6 +52,24 @@ impl Projection {
 struct Entry {
     next: AtomicU64,
     moved: Notify,
+    /// How many wait for it: a hint, for whoever would rather let more come together.
+    awaited: AtomicUsize,
+}
+
+/// One that waits, for as long as it lives.
+struct Awaiting<'e>(&'e AtomicUsize);
+
+impl<'e> Awaiting<'e> {
+    fn new(awaited: &'e AtomicUsize) -> Self {
+        awaited.fetch_add(1, Ordering::Relaxed);
+        Self(awaited)
+    }
+}
+
+impl Drop for Awaiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// The checkpoints of all projections and partitions: the offset after the last applied record.
@@ -98,6 +116,14 @@ impl Checkpoints {
         )
     }
 
+    /// Whether somebody in this process waits for the checkpoint to move.
+    pub(crate) fn is_awaited(&self, projection: Projection, partition: PartitionId) -> bool {
+        self.entry(projection, partition)
+            .awaited
+            .load(Ordering::Relaxed)
+            > 0
+    }
+
     /// Waits until the checkpoint is at or beyond `offset`; `false` if `timeout` passed first. Needs a runtime with a
     /// timer.
     ///
@@ -115,6 +141,7 @@ impl Checkpoints {
         if reached() {
             return true;
         }
+        let _awaiting = Awaiting::new(&entry.awaited);
         let wait = async {
             loop {
                 let mut moved = pin!(entry.moved.notified());

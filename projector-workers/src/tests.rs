@@ -8,6 +8,7 @@
 mod coalescing;
 mod crashes;
 mod files;
+mod gathering;
 mod keys;
 mod lag;
 mod metrics;

@@ -28,6 +28,9 @@ use crate::trouble::Trouble;
 use crate::workers::{ProjectorConfig, Redriven};
 use crate::{Checkpoints, Projection, ReadModel, ReadModelError};
 
+#[cfg(test)]
+pub(crate) use running::GATHERED_ENOUGH;
+
 /// Most bytes of frames in the batches of all workers together, whatever their count, and least of each: bounds their
 /// memory, to about four times this, and the length of their transactions. The larger a batch of updates, the more of them
 /// share a page, and a page is written once a transaction.

@@ -20,10 +20,15 @@ const IDLE: Duration = Duration::from_millis(100);
 const HELD: Duration = Duration::from_millis(1);
 
 /// A transaction costs as much as some twenty rows. While frames keep coming, a worker lets this much time go by after a
-/// small batch, so that the next one is larger; alone or far behind, a frame does not wait.
+/// small batch, and again until enough have come or somebody waits for them, so that the next one is larger; alone or far
+/// behind, a frame does not wait.
 const GATHER: Duration = Duration::from_millis(4);
+/// Most times in a row: bounds how old the rows are that nobody asks for.
+const GATHERS_MAX: u32 = 12;
 /// Batches of this many records are neither a lone event nor a backlog.
 const GATHERED_RECORDS: std::ops::Range<u64> = 4..1024;
+/// Records that are enough for a transaction, which costs next to nothing beside them.
+pub(crate) const GATHERED_ENOUGH: u64 = 512;
 
 /// Most bytes of frames an idle worker keeps room for.
 const IDLE_BYTES_MAX: usize = 64 << 10;
@@ -79,7 +84,12 @@ impl Worker {
                 Ok(step) => {
                     backoff = Backoff::default();
                     match step {
-                        Step::Moved if GATHERED_RECORDS.contains(&self.applied_records) => GATHER,
+                        Step::Moved if GATHERED_RECORDS.contains(&self.applied_records) => {
+                            if self.gather(requests)? {
+                                continue;
+                            }
+                            return Ok(());
+                        }
                         Step::Moved => continue,
                         Step::CaughtUp(end) => {
                             if self.log.wait_beyond(end, IDLE) == end {
@@ -100,6 +110,39 @@ impl Worker {
             }
         }
         Ok(())
+    }
+
+    /// Lets frames come together for the next transaction; `false` if nobody will ask for anything any more.
+    fn gather(&mut self, requests: &Receiver<Redrive>) -> Result<bool, String> {
+        for _ in 0..GATHERS_MAX {
+            match requests.recv_timeout(GATHER) {
+                Ok(request) => {
+                    self.answer(&request)?;
+                    break;
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Ok(false),
+            }
+            if self.has_gathered() {
+                break;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether enough has come to be applied, or somebody waits for what has.
+    pub(crate) fn has_gathered(&self) -> bool {
+        let foremost = self
+            .members
+            .iter()
+            .map(|member| self.checkpoint(member))
+            .max();
+        let records = foremost.map_or(0, |from| {
+            self.log.durable_end().get().saturating_sub(from.get())
+        });
+        let mut members = self.members.iter();
+        records >= GATHERED_ENOUGH
+            || members.any(|member| self.checkpoints.is_awaited(member, self.partition))
     }
 
     /// Gives back what a large batch took, when nothing is left to do.
