@@ -9,14 +9,14 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Parser;
 use order_benches::machine::{Machine, ProcessorTime};
-use order_benches::measure::{Contest, Row, Sample, repeat_for};
+use order_benches::measure::{Contest, Row, Sample, latencies, nanos, repeat_for};
 use order_benches::reference::{
     self, BareFile, OrderRows, Preparation, Rows, Sink, update_at_random,
 };
 use order_benches::report::{Report, Table};
 use order_benches::rooms::{
-    Depth, LogSink, OrderHistory, Store, TRANSACTION_RECORDS, catch_up, measure_commands, open_log,
-    open_read_model, replay,
+    ClosedLog, Depth, LogSink, OrderHistory, Store, TRANSACTION_RECORDS, catch_up,
+    measure_commands, open_log, open_read_model, replay,
 };
 use order_benches::sample;
 use order_log::{Durability, EventLog, PartitionId};
@@ -36,6 +36,9 @@ struct Arguments {
     /// Measure only tables whose title contains this.
     #[arg(long, default_value = "")]
     only: String,
+    /// Sizes of the logs that are opened, in GiB; each is written first, and takes its size on the disk.
+    #[arg(long, value_delimiter = ',', default_values_t = [2, 10])]
+    open_gib: Vec<u64>,
     /// Write the report as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -61,6 +64,7 @@ struct Limits {
     directory: tempfile::TempDir,
     rounds: usize,
     duration: Duration,
+    open_gib: Vec<u64>,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -70,6 +74,7 @@ fn main() -> anyhow::Result<()> {
             .with_context(|| format!("make a directory in {}", arguments.directory.display()))?,
         rounds: arguments.rounds,
         duration: Duration::try_from_secs_f64(arguments.seconds).context("--seconds")?,
+        open_gib: arguments.open_gib.clone(),
     };
     let machine = Machine::look(&arguments.directory);
     let before = ProcessorTime::now();
@@ -108,7 +113,7 @@ fn main() -> anyhow::Result<()> {
 
 type Measure = fn(&Limits) -> anyhow::Result<Vec<Row>>;
 
-const TABLES: [(&str, &str, Measure); 9] = [
+const TABLES: [(&str, &str, Measure); 10] = [
     (
         "Disk: one sync",
         "4 KiB written in place, then `fdatasync`. The first row is what a segment prepared ahead costs.",
@@ -134,6 +139,12 @@ const TABLES: [(&str, &str, Measure); 9] = [
         "Replay",
         "A log of new orders, each of one event, warm.",
         replays,
+    ),
+    (
+        "Start",
+        "Opening a log of one partition for writing, until its writer is at hand. Its last segment is nearly full, which is \
+         the most that a start reads. `forgotten`: no file of it is in the cache.",
+        openings,
     ),
     (
         "Read model: new orders",
@@ -291,6 +302,46 @@ fn replays(limits: &Limits) -> anyhow::Result<Vec<Row>> {
         rows.extend(contest.run(limits.rounds)?);
     }
     Ok(rows)
+}
+
+fn openings(limits: &Limits) -> anyhow::Result<Vec<Row>> {
+    let empty = ClosedLog::new(limits.directory.path(), 0)?;
+    let mut contest = Contest::new("open, ready to append", "openings")
+        .against("an empty log", || {
+            measure_openings(&empty, false, limits.duration)
+        });
+    for gib in &limits.open_gib {
+        let log = Arc::new(ClosedLog::new(limits.directory.path(), gib << 30)?);
+        for forgotten in [false, true] {
+            let log = Arc::clone(&log);
+            let name = if forgotten { ", forgotten" } else { "" };
+            contest = contest.with_goal(
+                format!("{gib} GiB{name}"),
+                "p50 < 200 ms, then < 20 ms at any size",
+                move || measure_openings(&log, forgotten, limits.duration),
+            );
+        }
+    }
+    contest.run(limits.rounds)
+}
+
+/// Opens a log again and again, for `duration` in all; what stands between two openings is not counted.
+fn measure_openings(
+    log: &ClosedLog,
+    forgotten: bool,
+    duration: Duration,
+) -> anyhow::Result<Sample> {
+    let mut latency = latencies();
+    let mut elapsed = Duration::ZERO;
+    while elapsed < duration {
+        if forgotten {
+            log.forget()?;
+        }
+        let opened = log.open()?;
+        latency.saturating_record(nanos(opened));
+        elapsed += opened;
+    }
+    Ok(Sample::with_latency(latency.len(), elapsed, &latency))
 }
 
 /// A log with [`NEW_ORDERS`], spread evenly over its partitions.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use order_domain::EventKind;
@@ -16,6 +16,7 @@ use order_log::{
 use tempfile::TempDir;
 
 use crate::reference::Sink;
+use crate::sample;
 
 /// An engine of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,9 +89,11 @@ pub struct LogSink {
     batch: Batch,
     at: AppendTime,
     records: u64,
+    /// Of all frames committed.
+    bytes: u64,
     log: Arc<dyn EventLog>,
     // Last: the files go after the log that has them open.
-    _directory: TempDir,
+    _directory: Option<TempDir>,
 }
 
 impl LogSink {
@@ -102,6 +105,13 @@ impl LogSink {
         let directory = tempfile::tempdir_in(parent)
             .with_context(|| format!("make a directory in {}", parent.display()))?;
         let log = open_log(store, directory.path(), 1, durability)?;
+        Ok(Self {
+            _directory: Some(directory),
+            ..Self::in_log(log)?
+        })
+    }
+
+    fn in_log(log: Arc<dyn EventLog>) -> anyhow::Result<Self> {
         let writer = log.writer(PartitionId::default())?;
         let mut batch = Batch::new();
         batch.start_at(writer.end());
@@ -110,9 +120,17 @@ impl LogSink {
             batch,
             at: AppendTime::default(),
             records: 0,
+            bytes: 0,
             log,
-            _directory: directory,
+            _directory: None,
         })
+    }
+
+    /// Whether the segment being written has the largest size and is full but for a few batches.
+    fn is_nearly_full(&self) -> bool {
+        let largest = SegmentedConfig::SEGMENT_BYTES_MAX_DEFAULT;
+        let active = self.log.status().first().map(|it| it.active_segment_bytes);
+        active.is_some_and(|bytes| bytes > largest - largest / 16)
     }
 
     /// A reading end of what was committed.
@@ -143,7 +161,79 @@ impl Sink for LogSink {
 
     fn commit(&mut self) -> anyhow::Result<()> {
         self.writer.append(&self.batch)?;
+        self.bytes += u64::try_from(self.batch.bytes())?;
         self.batch.start_at(self.writer.end());
+        Ok(())
+    }
+}
+
+/// A log of one partition that was closed, to be opened again and again.
+#[derive(Debug)]
+pub struct ClosedLog {
+    directory: TempDir,
+}
+
+/// Records of one append to a [`ClosedLog`].
+const FILL_RECORDS: u64 = 1_000;
+
+impl ClosedLog {
+    /// Makes a segmented log below `parent` of at least `bytes`, all of them frames that were written; the last segment of
+    /// one that has reached the largest is nearly full: that is the one that a start reads. With 0 bytes, a log without a
+    /// record.
+    ///
+    /// # Errors
+    /// Whatever the log said; a full disk among it.
+    pub fn new(parent: &Path, bytes: u64) -> anyhow::Result<Self> {
+        let directory = tempfile::tempdir_in(parent)
+            .with_context(|| format!("make a directory in {}", parent.display()))?;
+        let log = open_log(Store::Segmented, directory.path(), 1, Durability::Os)?;
+        let mut sink = LogSink::in_log(log)?;
+        let records: Vec<_> = (0..FILL_RECORDS).map(sample::record).collect();
+        let has_largest = bytes > 2 * SegmentedConfig::SEGMENT_BYTES_MAX_DEFAULT;
+        while sink.bytes < bytes || (has_largest && !sink.is_nearly_full()) {
+            for record in &records {
+                sink.add(record);
+            }
+            sink.commit()?;
+        }
+        sink.writer.close()?;
+        Ok(Self { directory })
+    }
+
+    /// How long it takes until the log is open and its writer at hand.
+    ///
+    /// # Errors
+    /// Whatever the log said.
+    pub fn open(&self) -> anyhow::Result<Duration> {
+        let begun = Instant::now();
+        let log = open_log(
+            Store::Segmented,
+            self.directory.path(),
+            1,
+            Durability::Always,
+        )?;
+        let writer = log.writer(PartitionId::default())?;
+        let elapsed = begun.elapsed();
+        anyhow::ensure!(
+            log.status()
+                .iter()
+                .all(|status| status.unwritable.is_none()),
+            "the log takes no writes"
+        );
+        drop(writer);
+        Ok(elapsed)
+    }
+
+    /// Has the operating system forget the log's files, as after a start of the machine.
+    ///
+    /// # Errors
+    /// If a file cannot be opened.
+    pub fn forget(&self) -> anyhow::Result<()> {
+        for entry in std::fs::read_dir(self.directory.path().join("log/p000"))? {
+            let file = std::fs::File::open(entry?.path())?;
+            file.sync_all()?;
+            rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+        }
         Ok(())
     }
 }
@@ -161,6 +251,27 @@ mod tests {
     use super::*;
     use crate::rooms::{Depth, replay};
     use crate::sample::record;
+
+    #[test]
+    fn a_closed_log_opens_again_and_again() {
+        let parent = tempfile::tempdir().unwrap();
+        for bytes in [0, 1] {
+            let closed = ClosedLog::new(parent.path(), bytes).unwrap();
+            closed.forget().unwrap();
+            closed.open().unwrap();
+            closed.open().unwrap();
+            let log = open_log(
+                Store::Segmented,
+                closed.directory.path(),
+                1,
+                Durability::Always,
+            )
+            .unwrap();
+            let reader = log.reader(PartitionId::default()).unwrap();
+            let records = replay(&*reader, Depth::Verify).unwrap();
+            assert_eq!(records > 0, bytes > 0);
+        }
+    }
 
     #[test]
     fn what_a_sink_committed_is_in_its_log() {

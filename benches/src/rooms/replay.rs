@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::ops::ControlFlow;
 
 use order_domain::codec::{RecordHeader, decode};
-use order_domain::{Order, OrderId, Timestamp, fold};
+use order_domain::{Order, OrderId, Timestamp, fold_owned};
 use order_log::{Frame, Key, PartitionReader, Record, ScanLimit};
 
 /// How much is done with each record.
@@ -90,10 +90,10 @@ fn visit(
     }
     let id = OrderId::from_bytes(*frame.key.as_bytes());
     let at = Timestamp::from_micros(frame.appended_at.as_micros());
-    fold(
+    fold_owned(
         orders.entry(frame.key).or_insert(None),
         id,
-        &recorded.event,
+        recorded.event,
         at,
     )?;
     Ok(())
