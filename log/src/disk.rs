@@ -14,6 +14,8 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::layout::index;
+
 pub use map::Map;
 pub(crate) use map::SharedWords;
 pub use real::RealDisk;
@@ -88,6 +90,15 @@ pub trait DiskFile: Send + Sync + Debug {
     /// # Errors
     /// Whatever the file system says; afterwards any part may be written.
     fn write_all_at(&self, bytes: &[u8], position: u64) -> io::Result<()>;
+
+    /// Writes zeros, `bytes` of them, at a position: past the cache where that is possible, so that they wait for no later
+    /// sync and crowd nothing out of memory. Volatile.
+    ///
+    /// # Errors
+    /// Whatever the file system says; afterwards any part may be written.
+    fn write_zeros_at(&self, position: u64, bytes: u64) -> io::Result<()> {
+        self.write_all_at(&vec![0; index(bytes)], position)
+    }
 
     /// Fills `bytes` from a position.
     ///

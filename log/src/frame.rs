@@ -69,9 +69,11 @@ impl<'a> Frame<'a> {
 
     /// The records, in order.
     #[must_use]
+    #[inline]
     pub fn records(&self) -> RecordIter<'a> {
         RecordIter {
-            frame: *self,
+            base: self.base,
+            sequence: self.sequence,
             index: 0,
             rest: self.body,
         }
@@ -81,14 +83,16 @@ impl<'a> Frame<'a> {
 /// The records of a frame, in order.
 #[derive(Debug, Clone)]
 pub struct RecordIter<'a> {
-    pub(crate) frame: Frame<'a>,
-    pub(crate) index: u16,
-    pub(crate) rest: &'a [u8],
+    base: Offset,
+    sequence: u32,
+    index: u16,
+    rest: &'a [u8],
 }
 
 impl<'a> Iterator for RecordIter<'a> {
     type Item = Record<'a>;
 
+    #[inline]
     fn next(&mut self) -> Option<Record<'a>> {
         let (event_type, schema, codec, length) = read_record_header(self.rest)?;
         let (bytes, rest) = self.rest[RECORD_HEADER_BYTES..].split_at_checked(length)?;
@@ -96,8 +100,8 @@ impl<'a> Iterator for RecordIter<'a> {
         self.index += 1;
         self.rest = rest;
         Some(Record {
-            offset: self.frame.base.plus(u64::from(index)),
-            sequence: self.frame.sequence.saturating_add(index),
+            offset: self.base.plus(u64::from(index)),
+            sequence: self.sequence.saturating_add(index),
             tag: RecordTag {
                 event_type,
                 schema,

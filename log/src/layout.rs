@@ -87,9 +87,12 @@ impl Identity {
         }
     }
 
+    fn initial(self) -> u32 {
+        if keeps(Mutant::Identity) { self.crc } else { 0 }
+    }
+
     fn crc_of(self, bytes: &[u8]) -> u32 {
-        let initial = if keeps(Mutant::Identity) { self.crc } else { 0 };
-        let mut hasher = crc32fast::Hasher::new_with_initial(initial);
+        let mut hasher = crc32fast::Hasher::new_with_initial(self.initial());
         hasher.update(bytes);
         hasher.finalize()
     }
@@ -105,22 +108,27 @@ impl fmt::Debug for Identity {
     }
 }
 
+#[inline]
 fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_le_bytes([bytes[at], bytes[at + 1]])
 }
 
+#[inline]
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().expect("a slice of 4"))
 }
 
+#[inline]
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().expect("a slice of 8"))
 }
 
+#[inline]
 fn key_at(bytes: &[u8], at: usize) -> [u8; 16] {
     bytes[at..at + 16].try_into().expect("a slice of 16")
 }
 
+#[inline]
 fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
     bytes[at..at + value.len()].copy_from_slice(value);
 }
@@ -166,7 +174,11 @@ pub(crate) struct FrameHeader {
 
 impl FrameHeader {
     /// Writes all but what only the log knows: the synced end, the epoch and the header's checksum ([`seal_frame`]).
+    #[inline]
     pub(crate) fn write_unsealed(&self, bytes: &mut [u8]) {
+        let bytes = bytes
+            .first_chunk_mut::<FRAME_HEADER_BYTES>()
+            .expect("a frame has a header");
         put(bytes, 4, &self.body_crc.to_le_bytes());
         put(bytes, 8, &self.body_bytes.to_le_bytes());
         put(bytes, 12, &self.records.to_le_bytes());
@@ -184,7 +196,11 @@ impl FrameHeader {
     }
 
     /// Reads the fields without believing them: for bytes this process made itself.
+    #[inline]
     pub(crate) fn read_unchecked(bytes: &[u8]) -> Self {
+        let bytes = bytes
+            .first_chunk::<FRAME_HEADER_BYTES>()
+            .expect("a frame has a header");
         let previous = u64_at(bytes, 56);
         Self {
             body_crc: u32_at(bytes, 4),
@@ -203,21 +219,79 @@ impl FrameHeader {
     /// Reads a header that stands at the start of `bytes`, which end where frames may end. `None` is the end of the log:
     /// zeros.
     pub(crate) fn read(bytes: &[u8], identity: Identity) -> Result<Option<Self>, FrameFault> {
-        let Some(header) = bytes.get(..FRAME_HEADER_BYTES) else {
+        FrameReader::new(identity).header(bytes)
+    }
+
+    /// Reads and verifies a whole frame at the start of `bytes`: both checksums, its place, its records' arithmetic.
+    pub(crate) fn read_frame(
+        bytes: &[u8],
+        identity: Identity,
+        expected_base: u64,
+    ) -> Result<Option<(Self, &[u8])>, FrameFault> {
+        FrameReader::new(identity).frame(bytes, expected_base)
+    }
+
+    /// Whether readers see nothing of the frame: a marker, or a void.
+    pub(crate) const fn is_silent(&self) -> bool {
+        self.records == 0
+    }
+
+    /// Whether the frame stands for lost records.
+    pub(crate) const fn is_void(&self) -> bool {
+        self.records == 0 && self.previous.is_some()
+    }
+
+    /// How many offsets the frame takes: its records, or those it says are lost.
+    pub(crate) const fn span(&self) -> u64 {
+        match (self.records, self.previous) {
+            (0, Some(end)) => end.saturating_sub(self.base),
+            (records, _) => records as u64,
+        }
+    }
+
+    /// Bytes the frame takes in the segment.
+    pub(crate) const fn total_bytes(&self) -> usize {
+        frame_bytes(self.body_bytes as usize)
+    }
+}
+
+/// Reads and verifies the frames of one partition, one after another. What is the same for all of them is found out once.
+/// Inlined by force: left to the compiler, a frame is copied from call to call, which takes as long as verifying it.
+#[derive(Debug, Clone)]
+pub(crate) struct FrameReader {
+    /// Stands behind the identity.
+    header: crc32fast::Hasher,
+    body: crc32fast::Hasher,
+}
+
+impl FrameReader {
+    pub(crate) fn new(identity: Identity) -> Self {
+        Self {
+            header: crc32fast::Hasher::new_with_initial(identity.initial()),
+            body: crc32fast::Hasher::new(),
+        }
+    }
+
+    /// [`FrameHeader::read`].
+    #[inline(always)]
+    pub(crate) fn header(&self, bytes: &[u8]) -> Result<Option<FrameHeader>, FrameFault> {
+        let Some(header) = bytes.first_chunk::<FRAME_HEADER_BYTES>() else {
             return if is_zero(bytes) {
                 Ok(None)
             } else {
                 Err(FrameFault::HeaderCut)
             };
         };
-        if u32_at(header, 0) != identity.crc_of(&header[4..]) && keeps(Mutant::HeaderChecksum) {
+        let mut crc = self.header.clone();
+        crc.update(&header[4..]);
+        if u32_at(header, 0) != crc.finalize() && keeps(Mutant::HeaderChecksum) {
             return if is_zero(header) {
                 Ok(None)
             } else {
                 Err(FrameFault::HeaderChecksum)
             };
         }
-        let fields = Self::read_unchecked(header);
+        let fields = FrameHeader::read_unchecked(header);
         if header[14] != FORMAT {
             if is_zero(header) {
                 return Ok(None);
@@ -243,13 +317,14 @@ impl FrameHeader {
         Ok(Some(fields))
     }
 
-    /// Reads and verifies a whole frame at the start of `bytes`: both checksums, its place, its records' arithmetic.
-    pub(crate) fn read_frame(
-        bytes: &[u8],
-        identity: Identity,
+    /// [`FrameHeader::read_frame`].
+    #[inline(always)]
+    pub(crate) fn frame<'b>(
+        &self,
+        bytes: &'b [u8],
         expected_base: u64,
-    ) -> Result<Option<(Self, &[u8])>, FrameFault> {
-        let Some(header) = Self::read(bytes, identity)? else {
+    ) -> Result<Option<(FrameHeader, &'b [u8])>, FrameFault> {
+        let Some(header) = self.header(bytes)? else {
             return Ok(None);
         };
         if header.base != expected_base {
@@ -259,36 +334,15 @@ impl FrameHeader {
             });
         }
         let body = &bytes[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + header.body_bytes as usize];
-        if crc32fast::hash(body) != header.body_crc && keeps(Mutant::BodyChecksum) {
+        let mut crc = self.body.clone();
+        crc.update(body);
+        if crc.finalize() != header.body_crc && keeps(Mutant::BodyChecksum) {
             return Err(FrameFault::BodyChecksum);
         }
         if !records_fill(body, header.records) {
             return Err(FrameFault::Records);
         }
         Ok(Some((header, body)))
-    }
-
-    /// Whether readers see nothing of the frame: a marker, or a void.
-    pub(crate) const fn is_silent(&self) -> bool {
-        self.records == 0
-    }
-
-    /// Whether the frame stands for lost records.
-    pub(crate) const fn is_void(&self) -> bool {
-        self.records == 0 && self.previous.is_some()
-    }
-
-    /// How many offsets the frame takes: its records, or those it says are lost.
-    pub(crate) const fn span(&self) -> u64 {
-        match (self.records, self.previous) {
-            (0, Some(end)) => end.saturating_sub(self.base),
-            (records, _) => records as u64,
-        }
-    }
-
-    /// Bytes the frame takes in the segment.
-    pub(crate) const fn total_bytes(&self) -> usize {
-        frame_bytes(self.body_bytes as usize)
     }
 }
 
@@ -320,13 +374,44 @@ pub(crate) fn void_frame(
     bytes
 }
 
-/// Completes a frame made by [`FrameHeader::write_unsealed`] for its place in the log.
-pub(crate) fn seal_frame(bytes: &mut [u8], synced: u64, epoch: u32, identity: Identity) -> u32 {
-    put(bytes, 24, &synced.to_le_bytes());
-    put(bytes, 68, &epoch.to_le_bytes());
-    let crc = identity.crc_of(&bytes[4..FRAME_HEADER_BYTES]);
-    put(bytes, 0, &crc.to_le_bytes());
-    crc
+/// Completes frames made by [`FrameHeader::write_unsealed`] for their place in the log. What is the same for all of them is
+/// found out once.
+#[derive(Debug)]
+pub(crate) struct FrameSealer {
+    /// Stands behind the identity.
+    header: crc32fast::Hasher,
+    synced: u64,
+    epoch: u32,
+}
+
+impl FrameSealer {
+    pub(crate) fn new(identity: Identity, synced: u64, epoch: u32) -> Self {
+        Self {
+            header: crc32fast::Hasher::new_with_initial(identity.initial()),
+            synced,
+            epoch,
+        }
+    }
+
+    /// Completes the frame at the start of `bytes`; returns its header's checksum, as stored.
+    #[inline]
+    pub(crate) fn seal(&self, bytes: &mut [u8]) -> [u8; 4] {
+        let header = bytes
+            .first_chunk_mut::<FRAME_HEADER_BYTES>()
+            .expect("a frame has a header");
+        put(header, 24, &self.synced.to_le_bytes());
+        put(header, 68, &self.epoch.to_le_bytes());
+        let mut crc = self.header.clone();
+        crc.update(&header[4..]);
+        let stored = crc.finalize().to_le_bytes();
+        put(header, 0, &stored);
+        stored
+    }
+}
+
+/// Completes one frame: see [`FrameSealer`].
+pub(crate) fn seal_frame(bytes: &mut [u8], synced: u64, epoch: u32, identity: Identity) {
+    FrameSealer::new(identity, synced, epoch).seal(bytes);
 }
 
 /// Makes the checksum of a body right, if there are as many bytes.
@@ -339,18 +424,19 @@ pub(crate) fn put_body_crc(frame: &mut [u8], body_bytes: usize) {
 }
 
 /// The header checksum of a frame, as stored: what the segment's chain is made of.
-pub(crate) fn header_crc(frame: &[u8]) -> u32 {
-    u32_at(frame, 0)
+pub(crate) fn header_crc(frame: &[u8]) -> [u8; 4] {
+    frame[..4].try_into().expect("a slice of 4")
 }
 
-/// Adds a frame to the checksum over all frames of a segment.
-pub(crate) fn chain(crc: u32, header_crc: u32) -> u32 {
+/// Adds frames, by their header checksums as stored, to the checksum over all frames of a segment.
+pub(crate) fn chain(crc: u32, header_crcs: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new_with_initial(crc);
-    hasher.update(&header_crc.to_le_bytes());
+    hasher.update(header_crcs);
     hasher.finalize()
 }
 
 /// The header of a record at the start of `bytes`: event type, schema, codec, length of what follows.
+#[inline]
 pub(crate) fn read_record_header(bytes: &[u8]) -> Option<(u16, u8, u8, usize)> {
     let header = bytes.get(..RECORD_HEADER_BYTES)?;
     Some((
@@ -375,6 +461,7 @@ pub(crate) fn write_record_header(
     put(bytes, 4, &length.to_le_bytes());
 }
 
+#[inline]
 fn records_fill(body: &[u8], records: u16) -> bool {
     let mut rest = body;
     for _ in 0..records {

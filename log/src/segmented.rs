@@ -41,7 +41,7 @@ use std::io;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -97,7 +97,8 @@ pub struct SegmentedConfig {
 pub enum Preparation {
     /// A thread in the background.
     Background,
-    /// The writer itself: the same order of file operations in every run.
+    /// The writer itself: the same order of file operations in every run. Nothing happens in the background, so that where
+    /// an append does not wait for a sync, only [`PartitionWriter::idle`] and its like sync.
     Inline,
 }
 
@@ -186,10 +187,10 @@ impl SegmentedLog {
         if config.followed {
             followed::tell_ends(&config, &partitions, epoch.number())?;
         }
-        let interval = match config.durability {
-            Durability::Always => None,
-            Durability::Interval(interval) => Some(interval),
-            Durability::Os => Some(OS_SYNC_INTERVAL),
+        let interval = match (config.preparation, config.durability) {
+            (_, Durability::Always) | (Preparation::Inline, _) => None,
+            (_, Durability::Interval(interval)) => Some(interval),
+            (_, Durability::Os) => Some(OS_SYNC_INTERVAL),
         };
         let flusher = interval
             .map(|interval| Flusher::start(partitions.clone(), interval))
@@ -483,18 +484,17 @@ fn open_partition(
             0,
             Some(Arc::clone(epoch)),
         );
-        let prepared = preparer::prepare(
-            &**disk,
-            &directory,
-            config.segment_bytes_first,
-            &AtomicBool::new(false),
-        )
-        .map_err(io_error("making the first segment of"))?;
-        writer::name_segment(&first, prepared, Offset::ZERO, epoch.number())
+        let prepared =
+            preparer::reserve_with_zeros(&**disk, &directory, config.segment_bytes_first)
+                .map_err(io_error("making the first segment of"))?;
+        writer::make_first_segment(&first, prepared, epoch.number())
             .map_err(io_error("making the first segment of"))?;
         bases.push(0);
     }
-    // A crash may have come between a segment's name and the sync of its directory.
+    recovery::finish_rolls(&**disk, &directory, identity, &mut bases)
+        .map_err(io_error("finishing what a crash interrupted in"))?;
+    // A crash may have come between a segment's name and the sync of its directory; and what was removed just now must not
+    // come back.
     if keeps(Mutant::DirectoryResync) {
         disk.sync_directory(&directory)
             .map_err(io_error("syncing"))?;
@@ -514,7 +514,7 @@ fn open_partition(
     let epoch_before = footer_before
         .map_or(0, |footer| footer.epoch)
         .max(last.epoch);
-    let writer = SegmentedWriter {
+    let mut writer = SegmentedWriter {
         partition: Arc::clone(&partition),
         preparer: preparer.clone(),
         active: last.active,
@@ -526,11 +526,14 @@ fn open_partition(
         end: Offset::new(last.end),
         last_append_time: AppendTime::from_micros(last.last_append_time.max(last_before)),
         watermark: Offset::new(last.watermark),
+        zeros_asked: 0,
         scratch: Vec::new(),
+        header_crcs: Vec::new(),
         hints: Vec::new(),
     };
     if partition.poisoned().is_none() {
         writer.prepare_next();
+        writer.prepare_zeros();
     }
     partition
         .active_bytes

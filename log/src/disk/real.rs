@@ -6,6 +6,8 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
+use rustix::fs::OFlags;
+
 use super::{Disk, DiskFile, Map};
 
 /// The real disk.
@@ -72,6 +74,24 @@ impl Disk for RealDisk {
 #[derive(Debug)]
 struct RealFile(File);
 
+/// Zeros to write past the cache, which asks for a place in memory that is a multiple of the disk's blocks.
+#[repr(align(4096))]
+struct Zeros([u8; 512 * 1024]);
+static ZEROS: Zeros = Zeros([0; 512 * 1024]);
+
+impl RealFile {
+    fn write_zeros(&self, mut position: u64, bytes: u64) -> io::Result<()> {
+        let end = position + bytes;
+        while position < end {
+            let step = usize::try_from(end - position)
+                .map_or(ZEROS.0.len(), |left| left.min(ZEROS.0.len()));
+            self.0.write_all_at(&ZEROS.0[..step], position)?;
+            position += step as u64;
+        }
+        Ok(())
+    }
+}
+
 impl DiskFile for RealFile {
     fn length(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
@@ -79,6 +99,21 @@ impl DiskFile for RealFile {
 
     fn write_all_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
         self.0.write_all_at(bytes, position)
+    }
+
+    fn write_zeros_at(&self, position: u64, bytes: u64) -> io::Result<()> {
+        // Nobody else writes through this descriptor meanwhile: what gets zeros has no content yet.
+        let flags = rustix::fs::fcntl_getfl(&self.0)?;
+        let direct = rustix::fs::fcntl_setfl(&self.0, flags | OFlags::DIRECT).is_ok();
+        let mut written = self.write_zeros(position, bytes);
+        if direct {
+            rustix::fs::fcntl_setfl(&self.0, flags)?;
+            // Not aligned as this file system wants it.
+            if written.as_ref().err().map(io::Error::kind) == Some(io::ErrorKind::InvalidInput) {
+                written = self.write_zeros(position, bytes);
+            }
+        }
+        written
     }
 
     fn read_exact_at(&self, bytes: &mut [u8], position: u64) -> io::Result<()> {

@@ -1,9 +1,11 @@
 //! What the writer, the readers and the background threads of one partition share.
 
+use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::thread::Thread;
 
 use super::epoch::Epoch;
 use super::followed::EndTeller;
@@ -31,18 +33,41 @@ pub(super) struct Partition {
     poison: OnceLock<String>,
     /// The epoch to write in; a log that was opened for reading has none.
     epoch: Option<Arc<Epoch>>,
-    unsynced: Mutex<Option<Unsynced>>,
+    unsynced: Mutex<Unsynced>,
+    /// Held by whoever makes what was left durable: it happens in order.
+    syncing_left: Mutex<()>,
     syncing: Mutex<()>,
+    /// The thread that makes durable what was left; empty if none does.
+    flusher: OnceLock<Thread>,
     /// Tells other processes; empty if none follow.
     teller: OnceLock<EndTeller>,
 }
 
-/// What a background sync has to make durable.
+/// What a background sync has to make durable: the rolls first, in order.
+#[derive(Debug, Default)]
+struct Unsynced {
+    rolls: VecDeque<Roll>,
+    /// Everything before this offset stands in this file, or in segments before it.
+    last: Option<(Offset, Arc<dyn DiskFile>)>,
+}
+
+/// A segment that is full and has its footer, and the one behind it, which is written already and gets its name when the
+/// full one is on stable storage.
 #[derive(Debug, Clone)]
-pub(super) struct Unsynced {
-    /// Everything before this offset stands in `file`, or in segments that were sealed and synced.
-    pub(super) end: Offset,
+pub(super) struct Roll {
+    pub(super) full: Arc<Segment>,
+    pub(super) full_file: Arc<dyn DiskFile>,
+    pub(super) next: Waiting,
+    /// Offset of the next segment's first record.
+    pub(super) base: Offset,
+}
+
+/// A segment that is complete but for its name.
+#[derive(Debug, Clone)]
+pub(super) struct Waiting {
     pub(super) file: Arc<dyn DiskFile>,
+    pub(super) from: PathBuf,
+    pub(super) path: PathBuf,
 }
 
 impl Partition {
@@ -66,8 +91,10 @@ impl Partition {
             segments: RwLock::new(Arc::new(segments)),
             poison: OnceLock::new(),
             epoch,
-            unsynced: Mutex::new(None),
+            unsynced: Mutex::default(),
+            syncing_left: Mutex::new(()),
             syncing: Mutex::new(()),
+            flusher: OnceLock::new(),
             teller: OnceLock::new(),
         }
     }
@@ -133,11 +160,41 @@ impl Partition {
 
     /// Leaves the sync of everything before `end` to the background.
     pub(super) fn leave_unsynced(&self, end: Offset, file: &Arc<dyn DiskFile>) {
-        let mut unsynced = self.unsynced.lock().unwrap_or_else(PoisonError::into_inner);
-        *unsynced = Some(Unsynced {
-            end,
-            file: Arc::clone(file),
-        });
+        self.unsynced().last = Some((end, Arc::clone(file)));
+    }
+
+    /// Leaves a roll to the background; returns how many wait.
+    pub(super) fn leave_roll(&self, roll: Roll) -> usize {
+        let mut unsynced = self.unsynced();
+        unsynced.rolls.push_back(roll);
+        let waiting = unsynced.rolls.len();
+        drop(unsynced);
+        if let Some(flusher) = self.flusher.get() {
+            flusher.unpark();
+        }
+        waiting
+    }
+
+    /// Has this thread woken when there is much to make durable.
+    pub(super) fn flush_with(&self, flusher: Thread) {
+        let first = self.flusher.set(flusher);
+        debug_assert!(first.is_ok(), "a partition gets its flusher once");
+    }
+
+    fn unsynced(&self) -> MutexGuard<'_, Unsynced> {
+        self.unsynced.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives a segment its name; it and the name are durable on return.
+    pub(super) fn name(&self, segment: &Waiting) -> io::Result<()> {
+        if keeps(Mutant::HeaderSync) {
+            segment.file.sync_data()?;
+        }
+        self.disk.rename(&segment.from, &segment.path)?;
+        if keeps(Mutant::DirectorySync) {
+            self.disk.sync_directory(&self.directory)?;
+        }
+        Ok(())
     }
 
     /// Syncs a file of this partition, one sync at a time: the kernel tells a failed write-back to one of two syncs that
@@ -152,26 +209,62 @@ impl Partition {
 
     /// Syncs what was left unsynced and makes it visible. A failure poisons the partition.
     pub(super) fn sync_left(&self) -> Result<(), LogError> {
-        let left = self
-            .unsynced
+        let _in_order = self
+            .syncing_left
             .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        let Some(Unsynced { end, file }) = left else {
+            .unwrap_or_else(PoisonError::into_inner);
+        // Those that come meanwhile are left to the next call: other partitions wait for the same thread.
+        let rolls = self.unsynced().rolls.len();
+        for _ in 0..rolls {
+            let Some(roll) = self.unsynced().rolls.front().cloned() else {
+                break;
+            };
+            self.check_writable()?;
+            self.or_poison(self.finish_roll(&roll))?;
+            self.unsynced().rolls.pop_front();
+        }
+        // One look at both: a segment is not synced before those in front of it are.
+        let unsynced = self.unsynced();
+        let last = if unsynced.rolls.is_empty() {
+            unsynced.last.clone()
+        } else {
+            None
+        };
+        drop(unsynced);
+        let Some((end, file)) = last else {
             return Ok(());
         };
-        if end <= self.durable_end.load() {
-            return Ok(());
+        if end > self.durable_end.load() {
+            self.check_writable()?;
+            self.or_poison(self.sync(&*file))?;
+            self.publish(end);
         }
-        self.check_writable()?;
-        self.sync(&*file)
-            .map_err(|source| LogError::OutcomeUnknown {
+        Ok(())
+    }
+
+    /// Makes a full segment durable, gives the next one its name, and makes the full one visible. In this order: whoever
+    /// sees a record finds everything before it proven, and no frame of a segment without a name was ever synced.
+    fn finish_roll(&self, roll: &Roll) -> io::Result<()> {
+        if keeps(Mutant::SealSync) {
+            self.sync(&*roll.full_file)?;
+        }
+        self.name(&roll.next)?;
+        self.publish(roll.base);
+        if let Err(error) = roll.full.save_hints() {
+            tracing::warn!(%error, "an index was not saved; it will be rebuilt when needed");
+        }
+        Ok(())
+    }
+
+    fn or_poison(&self, result: io::Result<()>) -> Result<(), LogError> {
+        result.map_err(|source| {
+            self.poison(&source);
+            LogError::OutcomeUnknown {
                 partition: self.id,
                 at: self.durable_end.load(),
                 source,
-            })?;
-        self.publish(end);
-        Ok(())
+            }
+        })
     }
 
     pub(super) fn status(&self) -> PartitionStatus {

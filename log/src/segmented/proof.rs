@@ -155,7 +155,7 @@ impl Prover<'_> {
             };
             let used = FRAME_HEADER_BYTES + header.body_bytes as usize;
             let padded = is_zero(&bytes[used..header.total_bytes()]);
-            chained = chain(chained, header_crc(bytes));
+            chained = chain(chained, &header_crc(bytes));
             if !padded {
                 self.fault(format!(
                     "the bytes that fill up the frame behind byte {} are not zero",

@@ -13,14 +13,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::archive;
-use super::segment::{Segment, behind, footer_of, frames_of, hint_of};
+use super::segment::{EXTENSION, Segment, behind, footer_of, frames_of, hint_of};
 use super::segment_bytes::SegmentBytes;
 use super::sparse_index::SparseIndex;
 use super::writer::ActiveSegment;
 use crate::disk::{Disk, DiskFile};
 use crate::layout::{
     FRAME_ALIGNMENT, FRAME_HEADER_BYTES, FrameFault, FrameHeader, Identity, SEGMENT_HEADER_BYTES,
-    SegmentHeader, chain, header_crc, is_zero,
+    SegmentFooter, SegmentHeader, chain, header_crc, is_zero,
 };
 use crate::mutants::{Mutant, keeps};
 use crate::{LogError, Offset, PartitionId};
@@ -101,7 +101,7 @@ pub(super) fn scan_tail(segment: &[u8], identity: Identity, base: u64) -> Tail {
                 {
                     unproven.pop_front();
                 }
-                tail.chain = chain(tail.chain, header_crc(&frames[tail.position..]));
+                tail.chain = chain(tail.chain, &header_crc(&frames[tail.position..]));
                 tail.first_append_time.get_or_insert(header.appended_at);
                 tail.last_append_time = header.appended_at;
                 tail.frames += 1;
@@ -248,6 +248,8 @@ pub(super) fn recover(
             position: tail.position as u64,
             chain: tail.chain,
             first_append_time: tail.first_append_time,
+            // The first frame is looked at again; it gets one if it is far enough behind the last.
+            next_hint: 0,
         },
         end,
         watermark: tail.watermark,
@@ -328,6 +330,116 @@ fn repair_tail(file: &dyn DiskFile, bytes: &[u8], tail: &Tail) -> io::Result<()>
 
 fn sync_if(dirty: bool, file: &dyn DiskFile) -> io::Result<()> {
     if dirty { file.sync_data() } else { Ok(()) }
+}
+
+/// Extension of a segment that is written and has no name yet, because the one before it is not on stable storage.
+const WAITING_EXTENSION: &str = "next";
+
+/// Where the segment that starts at `base` waits for its name.
+pub(super) fn waiting_path(directory: &Path, base: Offset) -> PathBuf {
+    Segment::path_of(directory, base.get()).with_extension(WAITING_EXTENSION)
+}
+
+/// Finishes the rolls that the end of the process left unfinished: a segment that waits gets its name if the last one that
+/// has a name is whole and ends where the other begins, and is made durable first. One that goes on behind a torn segment
+/// was never synced; what it holds is lost with what is missing before it. Adds to `bases`.
+///
+/// # Errors
+/// Whatever the disk says; a start can be tried again.
+pub(super) fn finish_rolls(
+    disk: &dyn Disk,
+    directory: &Path,
+    identity: Identity,
+    bases: &mut Vec<u64>,
+) -> io::Result<()> {
+    let mut waiting: Vec<u64> = disk
+        .list(directory)?
+        .iter()
+        .filter_map(|name| {
+            let path = Path::new(name);
+            let waits = path.extension().is_some_and(|it| it == WAITING_EXTENSION);
+            waits.then(|| Segment::base_of(path.with_extension(EXTENSION).to_str()?))?
+        })
+        .collect();
+    waiting.sort_unstable();
+    for base in waiting {
+        let from = waiting_path(directory, Offset::new(base));
+        let last = bases.last().ok_or(io::ErrorKind::NotFound)?;
+        let next = disk.open(&from)?;
+        match seal_again(disk, directory, identity, *last, base)? {
+            Sealed::Whole if has_header(&*next, identity, base)? => {
+                if keeps(Mutant::HeaderSync) {
+                    next.sync_data()?;
+                }
+                disk.rename(&from, &Segment::path_of(directory, base))?;
+                if keeps(Mutant::DirectorySync) {
+                    disk.sync_directory(directory)?;
+                }
+                bases.push(base);
+            }
+            Sealed::Whole | Sealed::Torn => {
+                let path = from.display();
+                tracing::warn!(%path, "removing a segment that was never synced: it is not whole, or the one before it is not");
+                disk.remove(&from)?;
+            }
+            // Nothing is taken away where somebody has to look.
+            Sealed::Damaged => return Ok(()),
+        }
+    }
+    Ok(())
+}
+
+/// Whether a file begins as the segment that starts at `base`.
+fn has_header(file: &dyn DiskFile, identity: Identity, base: u64) -> io::Result<bool> {
+    let length = file.length()?;
+    let mut header = [0; SEGMENT_HEADER_BYTES];
+    if length < header.len() as u64 {
+        return Ok(false);
+    }
+    file.read_exact_at(&mut header, 0)?;
+    Ok(SegmentHeader::read(&header, identity, base, length).is_ok())
+}
+
+/// What stands in front of a segment that waits for its name.
+enum Sealed {
+    /// A whole segment with its footer, which ends where the waiting one begins. It is durable.
+    Whole,
+    /// One whose last frames never reached the disk.
+    Torn,
+    Damaged,
+}
+
+/// Looks whether the last segment is whole and ends at `next_base`, and makes it durable then.
+fn seal_again(
+    disk: &dyn Disk,
+    directory: &Path,
+    identity: Identity,
+    base: u64,
+    next_base: u64,
+) -> io::Result<Sealed> {
+    let path = Segment::path_of(directory, base);
+    let file = disk.open(&path)?;
+    let read = SegmentBytes::read(&*file)?;
+    let tail = scan_tail(&read.bytes, identity, base);
+    if find_damage(&read, &tail, identity, base, &path).is_some() {
+        return Ok(Sealed::Damaged);
+    }
+    let footer = footer_of(&read.bytes);
+    let whole = SegmentFooter::read(footer, identity, base).is_some_and(|footer| {
+        footer.end == next_base
+            && footer.end == tail.end
+            && footer.end_position == tail.position as u64
+            && footer.chain == tail.chain
+    });
+    if !whole {
+        return Ok(Sealed::Torn);
+    }
+    rewrite_unproven(&*file, &read.bytes, &tail)?;
+    file.write_all_at(footer, (read.bytes.len() - footer.len()) as u64)?;
+    if keeps(Mutant::SealSync) {
+        file.sync_data()?;
+    }
+    Ok(Sealed::Whole)
 }
 
 /// Base offsets of the segments in a directory, rising, and the names of files that an interrupted preparation left.

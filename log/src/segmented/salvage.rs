@@ -258,7 +258,7 @@ impl Salvage {
                     segment.extend_from_slice(&void_frame(*base, *end, time, epoch, identity));
                 }
             }
-            chained = chain(chained, header_crc(&segment[start..]));
+            chained = chain(chained, &header_crc(&segment[start..]));
         }
         let end_position = segment.len();
         let created = self.header_of(damaged, identity);

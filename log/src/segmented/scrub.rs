@@ -256,7 +256,8 @@ fn next_sealed(partition: &Partition, at: Option<u64>) -> Option<(Arc<Segment>, 
     let [segment, next, ..] = segments.get(first..)? else {
         return None;
     };
-    Some((Arc::clone(segment), next.base))
+    // Behind the durable end, a segment may be full and still be on its way to the disk.
+    (next.base <= partition.durable_end.load().get()).then(|| (Arc::clone(segment), next.base))
 }
 
 fn is_listed(partition: &Partition, segment: &Segment) -> bool {

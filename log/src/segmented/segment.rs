@@ -10,12 +10,13 @@ use super::archive::{self, Archive, BlockCache};
 use super::sparse_index::{Hint, SparseIndex};
 use crate::disk::{Disk, DiskFile, Map};
 use crate::layout::{
-    FrameFault, FrameHeader, Identity, SEGMENT_FOOTER_BYTES, SEGMENT_HEADER_BYTES, SegmentFooter,
-    SegmentHeader,
+    FrameFault, FrameHeader, FrameReader, Identity, SEGMENT_FOOTER_BYTES, SEGMENT_HEADER_BYTES,
+    SegmentFooter, SegmentHeader,
 };
 use crate::{LogError, Offset, PartitionId};
 
-const EXTENSION: &str = "seg";
+/// Extension of a segment that has its name.
+pub(super) const EXTENSION: &str = "seg";
 
 /// One segment. Opening the file waits until the first read: a log of many segments opens in the time of one.
 #[derive(Debug)]
@@ -397,6 +398,7 @@ impl Piece<'_> {
     fn cursor(&self, position: usize, next: u64) -> Cursor<'_> {
         Cursor {
             segment: self.segment,
+            reader: FrameReader::new(self.segment.identity),
             frames: match &self.bytes {
                 PieceBytes::Map(bytes) => bytes,
                 PieceBytes::Block(bytes) => bytes,
@@ -449,6 +451,7 @@ pub(super) fn hint_of(header: &FrameHeader, base: u64, position: usize) -> Optio
 #[derive(Debug)]
 pub(super) struct Cursor<'s> {
     segment: &'s Segment,
+    reader: FrameReader,
     frames: &'s [u8],
     /// Where `frames` begin in the segment.
     origin: usize,
@@ -464,15 +467,17 @@ impl<'s> Cursor<'s> {
     }
 
     /// The next frame, verified; `None` at the end. Voids are passed over.
+    #[inline(always)]
     pub(super) fn next_frame(&mut self) -> Result<Option<(FrameHeader, &'s [u8])>, LogError> {
         while self.next < self.end {
-            let read = FrameHeader::read_frame(
-                behind(self.frames, self.position),
-                self.segment.identity,
-                self.next,
-            )
-            .and_then(|frame| frame.ok_or(FrameFault::Missing));
-            let (header, body) = read.map_err(|fault| self.damaged(fault))?;
+            let read = self
+                .reader
+                .frame(behind(self.frames, self.position), self.next);
+            let (header, body) = match read {
+                Ok(Some(frame)) => frame,
+                Ok(None) => return Err(self.damaged(FrameFault::Missing)),
+                Err(fault) => return Err(self.damaged(fault)),
+            };
             self.position += header.total_bytes();
             self.next += header.span();
             if !header.is_silent() {
@@ -485,7 +490,9 @@ impl<'s> Cursor<'s> {
     /// Moves to the frame at `offset`, believing headers only; to the void around it, if its record is lost.
     fn skip_to(&mut self, offset: u64) -> Result<(), LogError> {
         while self.next < offset {
-            let read = FrameHeader::read(behind(self.frames, self.position), self.segment.identity)
+            let read = self
+                .reader
+                .header(behind(self.frames, self.position))
                 .and_then(|header| header.ok_or(FrameFault::Missing));
             let header = read.map_err(|fault| self.damaged(fault))?;
             if header.base != self.next {
@@ -510,6 +517,7 @@ impl<'s> Cursor<'s> {
         }
     }
 
+    #[cold]
     fn damaged(&self, fault: FrameFault) -> LogError {
         self.segment
             .damaged(self.origin + self.position, self.next, fault.to_string())

@@ -52,7 +52,15 @@ pub(super) fn config() -> SegmentedConfig {
 }
 
 pub(super) fn open(disk: &SimulatedDisk) -> Result<SegmentedLog, LogError> {
-    SegmentedLog::open(config(), Arc::new(disk.clone()) as Arc<dyn Disk>)
+    open_for(disk, Durability::Always)
+}
+
+fn open_for(disk: &SimulatedDisk, durability: Durability) -> Result<SegmentedLog, LogError> {
+    let config = SegmentedConfig {
+        durability,
+        ..config()
+    };
+    SegmentedLog::open(config, Arc::new(disk.clone()) as Arc<dyn Disk>)
 }
 
 fn record_bytes(serial: u32, length: u32, bytes: &mut Vec<u8>) {
@@ -150,13 +158,26 @@ pub(super) fn read_all(log: &SegmentedLog) -> Result<Vec<Written>, String> {
 }
 
 /// What must be there, and what may be.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Oracle {
     acknowledged: Vec<Written>,
+    /// Handed to the operating system: only lost power may take it.
+    handed_over: Vec<Written>,
     in_doubt: Vec<Written>,
 }
 
 impl Oracle {
+    /// What may be there, in order.
+    fn promised(&self) -> Vec<Written> {
+        let all = self.acknowledged.iter().chain(&self.handed_over);
+        all.chain(&self.in_doubt).copied().collect()
+    }
+
+    /// All that was handed over is on stable storage, or safe from what happens next.
+    fn is_safe(&mut self) {
+        self.acknowledged.append(&mut self.handed_over);
+    }
+
     /// Compares a recovered log with what was promised; what it shows is promised from now on.
     fn recovered(&mut self, log: &SegmentedLog) -> Outcome {
         if let Some(reason) = &log.status()[0].unwritable {
@@ -178,12 +199,7 @@ impl Oracle {
         let footer = &map.bytes()[map.bytes().len() - SEGMENT_FOOTER_BYTES..];
         expect(is_zero(footer), "the segment that is written has no footer")?;
         let found = read_all(log)?;
-        let promised: Vec<Written> = self
-            .acknowledged
-            .iter()
-            .chain(&self.in_doubt)
-            .copied()
-            .collect();
+        let promised = self.promised();
         if found.len() < self.acknowledged.len() {
             return Err(format!(
                 "{} frames were acknowledged, {} are there",
@@ -195,6 +211,7 @@ impl Oracle {
             return Err("the frames are not those that were appended".to_owned());
         }
         self.acknowledged = found;
+        self.handed_over.clear();
         self.in_doubt.clear();
         Ok(())
     }
@@ -203,16 +220,13 @@ impl Oracle {
     fn seen(&mut self, log: &SegmentedLog) -> Outcome {
         let seen = read_all(log)?;
         if seen.len() > self.acknowledged.len() {
-            let promised: Vec<Written> = self
-                .acknowledged
-                .iter()
-                .chain(&self.in_doubt)
-                .copied()
-                .collect();
+            let mut promised = self.promised();
             if promised.get(..seen.len()) != Some(&*seen) {
                 return Err("a reader saw frames that were not appended".to_owned());
             }
-            self.in_doubt.drain(..seen.len() - self.acknowledged.len());
+            let before_doubt = promised.len() - self.in_doubt.len();
+            self.in_doubt = promised.split_off(before_doubt.max(seen.len()));
+            self.handed_over = promised.split_off(seen.len());
             self.acknowledged = seen;
         }
         Ok(())
@@ -226,6 +240,13 @@ fn power_losses(seed: u64) -> Result<u64, String> {
     let mut oracle = Oracle::default();
     let mut serial = 0;
     let mut states = 0;
+    let durability = if random.one_in(3) {
+        Durability::Os
+    } else {
+        Durability::Always
+    };
+    // Whether the cache outlived the life before.
+    let mut has_cache = false;
     for _ in 0..4 {
         // Recovery itself may be cut short, again and again.
         let mut cut_short = random.below(3);
@@ -235,7 +256,7 @@ fn power_losses(seed: u64) -> Result<u64, String> {
                 cut_short -= 1;
                 disk.set_fault(Some((1 + random.below(20), Fault::PowerLoss)));
             }
-            match open(&disk) {
+            match open_for(&disk, durability) {
                 // Damage that only the lost power made is told by the log; here it is one more life cut short.
                 Ok(log) if !disk.power_is_gone() => {
                     disk.set_fault(None);
@@ -244,16 +265,28 @@ fn power_losses(seed: u64) -> Result<u64, String> {
                 Err(error) if !cut => return Err(format!("the log does not open: {error}")),
                 Ok(_) | Err(_) => {
                     disk = disk.after_power_loss(&mut random);
+                    has_cache = false;
                     states += 1;
                 }
             }
         };
+        if has_cache {
+            oracle.is_safe();
+        }
         oracle.recovered(&log)?;
         states += 1;
-        live(&mut random, &disk, &log, &mut oracle, &mut serial)?;
+        live(
+            &mut random,
+            &disk,
+            &log,
+            durability,
+            &mut oracle,
+            &mut serial,
+        )?;
         drop(log);
         // A killed process leaves the cache; lost power does not.
-        if random.one_in(4) {
+        has_cache = random.one_in(4);
+        if has_cache {
             disk.set_fault(None);
         } else {
             disk = disk.after_power_loss(&mut random);
@@ -267,6 +300,7 @@ fn live(
     random: &mut Random,
     disk: &SimulatedDisk,
     log: &SegmentedLog,
+    durability: Durability,
     oracle: &mut Oracle,
     serial: &mut u32,
 ) -> Outcome {
@@ -281,7 +315,10 @@ fn live(
     for _ in 0..random.below(16) {
         if random.one_in(5) {
             // A marker promises nothing: its failure poisons, and loses nothing.
-            failed |= writer.idle().is_err();
+            match writer.idle() {
+                Ok(()) => oracle.is_safe(),
+                Err(_) => failed = true,
+            }
             continue;
         }
         if random.one_in(8) {
@@ -290,7 +327,8 @@ fn live(
                 Ok(true) if failed => {
                     return Err("a poisoned partition was rotated".to_owned());
                 }
-                Ok(_) | Err(LogError::StorageFull { .. } | LogError::Io { .. }) => {}
+                Ok(_) => oracle.is_safe(),
+                Err(LogError::StorageFull { .. } | LogError::Io { .. }) => {}
                 Err(_) => failed = true,
             }
             continue;
@@ -303,7 +341,8 @@ fn live(
         );
         match writer.append(&batch) {
             Ok(_) if failed => return Err("a poisoned partition acknowledged an append".to_owned()),
-            Ok(_) => oracle.acknowledged.extend(frames),
+            Ok(_) if durability == Durability::Always => oracle.acknowledged.extend(frames),
+            Ok(_) => oracle.handed_over.extend(frames),
             Err(LogError::OutcomeUnknown { .. }) => {
                 failed = true;
                 oracle.in_doubt.extend(frames);
@@ -318,6 +357,44 @@ fn live(
     } else {
         Ok(())
     }
+}
+
+#[test]
+fn segments_that_wait_for_their_names_outlive_a_kill_and_are_not_believed_behind_a_torn_one() {
+    let waiting = |disk: &SimulatedDisk| {
+        let names = disk.list(&PathBuf::from("/log/p000")).unwrap();
+        names.iter().filter(|name| name.ends_with(".next")).count()
+    };
+    let mut lost = 0;
+    for seed in 0..20 {
+        let mut random = Random(seed);
+        let disk = SimulatedDisk::new();
+        let log = open_for(&disk, Durability::Os).unwrap();
+        let mut writer = log.writer(P0).unwrap();
+        let mut oracle = Oracle::default();
+        let mut serial = 0;
+        while waiting(&disk) < 3 {
+            let (batch, frames) = batch_of(&mut random, writer.end(), &mut serial, 1);
+            writer.append(&batch).unwrap();
+            oracle.handed_over.extend(frames);
+        }
+        assert_eq!(read_all(&log), Ok(Vec::new()), "nothing is synced yet");
+        drop((writer, log));
+        let after_power_loss = disk.after_power_loss(&mut random);
+
+        let mut killed = oracle.clone();
+        killed.is_safe();
+        let log = open_for(&disk, Durability::Os).unwrap();
+        assert_eq!(waiting(&disk), 0);
+        killed.recovered(&log).unwrap();
+
+        let log = open_for(&after_power_loss, Durability::Os).unwrap();
+        assert_eq!(waiting(&after_power_loss), 0);
+        let handed_over = oracle.handed_over.len();
+        oracle.recovered(&log).unwrap();
+        lost += usize::from(oracle.acknowledged.len() < handed_over);
+    }
+    assert!(lost > 0, "some power loss takes what nobody synced");
 }
 
 /// Many seeds; the error names the first that fails.
@@ -628,10 +705,7 @@ fn failed_directory_sync_then_restart_then_power_loss() -> Outcome {
         }
         for _ in 0..4 {
             let lost = disk.after_power_loss(&mut random);
-            let mut oracle = Oracle {
-                acknowledged: oracle.acknowledged.clone(),
-                in_doubt: oracle.in_doubt.clone(),
-            };
+            let mut oracle = oracle.clone();
             oracle.recovered(&open(&lost).map_err(|error| error.to_string())?)?;
         }
     }

@@ -30,6 +30,9 @@ pub(super) struct SparseIndex {
 }
 
 impl SparseIndex {
+    /// Bytes of frames between two hints.
+    pub(super) const INTERVAL_BYTES: usize = INDEX_INTERVAL_BYTES as usize;
+
     /// Whether a frame at `position` is far enough behind the last hint to get one.
     pub(super) fn wants(&self, position: u32) -> bool {
         self.hints

@@ -4,17 +4,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::partition::Partition;
-use super::preparer::{Prepared, Preparer};
+use super::partition::{Partition, Roll, Waiting};
+use super::preparer::{self, Prepared, Preparer};
+use super::recovery::waiting_path;
 use super::segment::{Segment, hint_of};
 use super::sparse_index::{Hint, SparseIndex};
 use crate::disk::DiskFile;
 use crate::layout::{
-    FRAME_HEADER_BYTES, FrameHeader, SEGMENT_FOOTER_BYTES, SEGMENT_HEADER_BYTES, SegmentFooter,
-    SegmentHeader, chain, index, seal_frame,
+    FRAME_HEADER_BYTES, FrameHeader, FrameSealer, SEGMENT_FOOTER_BYTES, SEGMENT_HEADER_BYTES,
+    SegmentFooter, SegmentHeader, chain, index,
 };
 use crate::mutants::{Mutant, keeps};
 use crate::{AppendTime, Appended, Batch, Durability, LogError, Offset, PartitionWriter};
+
+/// A write fills up the last block it touches with the zeros that stand there anyway: of a block that is written in part
+/// and is not in the cache, the kernel would read the rest first.
+const BLOCK_BYTES: u64 = 4096;
+
+/// Most full segments that wait for the background to make them durable: where an append does not wait for the disk, this
+/// bounds how far it may run ahead of it, and so what a power loss can take.
+const ROLLS_WAITING_MAX: usize = 32;
 
 /// The segment being written, as the writer knows it.
 #[derive(Debug)]
@@ -27,11 +36,18 @@ pub(super) struct ActiveSegment {
     /// Checksum over the frames' header checksums.
     pub(super) chain: u32,
     pub(super) first_append_time: Option<u64>,
+    /// From this position on, a frame gets a hint.
+    pub(super) next_hint: usize,
 }
 
 impl ActiveSegment {
+    /// Where the room for frames ends, and the footer begins.
+    fn frames_end(&self) -> u64 {
+        self.capacity - SEGMENT_FOOTER_BYTES as u64
+    }
+
     fn room(&self) -> u64 {
-        self.capacity - SEGMENT_FOOTER_BYTES as u64 - self.position
+        self.frames_end() - self.position
     }
 }
 
@@ -49,7 +65,10 @@ pub(super) struct SegmentedWriter {
     pub(super) last_append_time: AppendTime,
     /// The last frame on disk says that everything before this offset was synced.
     pub(super) watermark: Offset,
+    /// How far zeros were asked for in the next segment.
+    pub(super) zeros_asked: u64,
     pub(super) scratch: Vec<u8>,
+    pub(super) header_crcs: Vec<u8>,
     pub(super) hints: Vec<Hint>,
 }
 
@@ -68,17 +87,55 @@ impl SegmentedWriter {
             .prepare(&self.partition, self.next_capacity(0));
     }
 
+    /// Asks for zeros in the next segment as this one fills. Where nobody waits for a sync, they would save nobody time.
+    pub(super) fn prepare_zeros(&mut self) {
+        if self.durability != Durability::Always {
+            return;
+        }
+        let next_capacity = self.next_capacity(0);
+        let wanted =
+            preparer::zeros_wanted(self.active.position, self.active.capacity, next_capacity);
+        if wanted > self.zeros_asked && self.zeros_asked < next_capacity {
+            self.zeros_asked = wanted;
+            self.preparer.zero(&self.partition, wanted);
+        }
+    }
+
     /// Makes sure that the next segment is there and holds `needed` bytes; otherwise nothing may be written.
-    fn reserve_next(&self, needed: u64) -> Result<Prepared, LogError> {
+    fn reserve_next(&mut self, needed: u64) -> Result<Prepared, LogError> {
         // A failure of before may be over, and nobody may have asked yet: ask once more before giving up.
-        let ready = match self.partition.next_segment.wait_ready() {
-            Some(Ok(())) => Ok(()),
+        let ready = match self.partition.next_segment.take() {
+            Some(Ok(prepared)) => Ok(prepared),
             Some(Err(_)) | None => {
                 self.prepare_next();
-                self.partition.next_segment.wait_ready().unwrap_or(Ok(()))
+                self.partition.next_segment.take().unwrap_or_else(|| {
+                    Err(std::io::Error::other(
+                        "the next segment was asked for and is not there",
+                    ))
+                })
             }
         };
-        let storage_error = |source: std::io::Error| match source.kind() {
+        self.zeros_asked = 0;
+        let prepared = ready.map_err(|error| self.storage_error(error))?;
+        let room = prepared.capacity - (SEGMENT_HEADER_BYTES + SEGMENT_FOOTER_BYTES) as u64;
+        if needed <= room {
+            return Ok(prepared);
+        }
+        // One batch larger than a segment: make one that holds it.
+        preparer::discard(&*self.partition.disk, prepared)
+            .and_then(|()| {
+                preparer::reserve(
+                    &*self.partition.disk,
+                    &self.partition.directory,
+                    self.next_capacity(needed),
+                    &AtomicBool::new(false),
+                )
+            })
+            .map_err(|error| self.storage_error(error))
+    }
+
+    fn storage_error(&self, source: std::io::Error) -> LogError {
+        match source.kind() {
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
                 LogError::StorageFull {
                     partition: self.partition.id,
@@ -90,28 +147,7 @@ impl SegmentedWriter {
                 path: self.partition.directory.clone(),
                 source,
             },
-        };
-        ready.map_err(storage_error)?;
-        let prepared = self.partition.next_segment.take().ok_or_else(|| {
-            storage_error(std::io::Error::other(
-                "the next segment was asked for and is not there",
-            ))
-        })?;
-        let room = prepared.capacity - (SEGMENT_HEADER_BYTES + SEGMENT_FOOTER_BYTES) as u64;
-        if needed <= room {
-            return Ok(prepared);
         }
-        // One batch larger than a segment: make one that holds it.
-        let path = prepared.path.clone();
-        drop(prepared);
-        self.partition.disk.remove(&path).map_err(storage_error)?;
-        super::preparer::prepare(
-            &*self.partition.disk,
-            &self.partition.directory,
-            self.next_capacity(needed),
-            &AtomicBool::new(false),
-        )
-        .map_err(storage_error)
     }
 
     /// Runs a step whose failure leaves the disk in doubt: poisons the partition then.
@@ -126,37 +162,62 @@ impl SegmentedWriter {
         })
     }
 
-    /// Completes the frames in `scratch[from..to]` and writes them at the active segment's position.
-    fn write_frames(&mut self, starts: &[usize], from: usize, to: usize) -> std::io::Result<()> {
+    /// Completes frames, `bytes` that begin at `starts`, and writes them at the active segment's position. `starts` count
+    /// from `origin`.
+    fn write_frames(
+        &mut self,
+        bytes: &[u8],
+        starts: &[usize],
+        origin: usize,
+    ) -> std::io::Result<()> {
         let watermark = if keeps(Mutant::Watermark) {
             self.partition.durable_end.load()
         } else {
             Offset::ZERO
         };
         let synced = watermark.get();
+        self.scratch.clear();
+        self.scratch.extend_from_slice(bytes);
+        self.header_crcs.clear();
+        let sealer = FrameSealer::new(self.partition.identity, synced, self.epoch);
         for start in starts {
-            let frame = &mut self.scratch[*start..to];
-            let crc = seal_frame(frame, synced, self.epoch, self.partition.identity);
-            self.active.chain = chain(self.active.chain, crc);
-            let position = self.active.position + (start - from) as u64;
-            let header = FrameHeader::read_unchecked(frame);
-            self.active
-                .first_append_time
-                .get_or_insert(header.appended_at);
-            self.last_append_time = AppendTime::from_micros(header.appended_at);
-            self.hints
-                .extend(hint_of(&header, self.active.segment.base, index(position)));
+            let at = start - origin;
+            let frame = &mut self.scratch[at..];
+            self.header_crcs.extend_from_slice(&sealer.seal(frame));
+            let position = index(self.active.position) + at;
+            if position >= self.active.next_hint {
+                let header = FrameHeader::read_unchecked(frame);
+                self.active
+                    .first_append_time
+                    .get_or_insert(header.appended_at);
+                if let Some(hint) = hint_of(&header, self.active.segment.base, position) {
+                    self.active.next_hint = position + SparseIndex::INTERVAL_BYTES;
+                    self.hints.push(hint);
+                }
+            }
         }
+        if let Some(last) = starts.last() {
+            let last = FrameHeader::read_unchecked(&self.scratch[last - origin..]);
+            self.last_append_time = AppendTime::from_micros(last.appended_at);
+        }
+        self.active.chain = chain(self.active.chain, &self.header_crcs);
+        let end = self.active.position + bytes.len() as u64;
+        let filled = end
+            .next_multiple_of(BLOCK_BYTES)
+            .min(self.active.frames_end());
+        let zeros = index(filled - end);
+        self.scratch.resize(self.scratch.len() + zeros, 0);
         self.active
             .file
-            .write_all_at(&self.scratch[from..to], self.active.position)?;
-        self.active.position += (to - from) as u64;
+            .write_all_at(&self.scratch, self.active.position)?;
+        self.active.position = end;
         self.watermark = Offset::new(synced);
         Ok(())
     }
 
     /// Seals the active segment and goes on in `prepared`. Order matters: the footer and all frames are durable before
-    /// the next segment has its name, so a segment with a successor is proven by its footer.
+    /// the next segment has its name, so a segment with a successor is proven by its footer. Where an append does not wait
+    /// for the disk, this does not either: it leaves the syncs and the name to the background, in the same order.
     fn roll(&mut self, prepared: Prepared, base: Offset) -> std::io::Result<()> {
         let partition = Arc::clone(&self.partition);
         let footer = SegmentFooter {
@@ -168,17 +229,41 @@ impl SegmentedWriter {
             last_append_time: self.last_append_time.as_micros(),
             epoch: self.epoch,
         };
-        let footer_position = self.active.capacity - SEGMENT_FOOTER_BYTES as u64;
-        self.active
-            .file
-            .write_all_at(&footer.to_bytes(partition.identity), footer_position)?;
-        if keeps(Mutant::SealSync) {
-            self.partition.sync(&*self.active.file)?;
+        let frames_end = self.active.frames_end();
+        let block = frames_end - frames_end % BLOCK_BYTES;
+        let from = block.max(self.active.position);
+        self.scratch.clear();
+        self.scratch.resize(index(frames_end - from), 0);
+        self.scratch
+            .extend_from_slice(&footer.to_bytes(partition.identity));
+        self.active.file.write_all_at(&self.scratch, from)?;
+        let waits = self.durability == Durability::Always;
+        if waits && keeps(Mutant::SealSync) {
+            partition.sync(&*self.active.file)?;
         }
         self.active.segment.note(&self.hints);
         self.hints.clear();
-        self.preparer.save_hints(&self.active.segment);
-        self.active = name_segment(&partition, prepared, base, self.epoch)?;
+        let (next, waiting) = begin_segment(&partition, prepared, base, self.epoch)?;
+        let full = std::mem::replace(&mut self.active, next);
+        if waits {
+            self.preparer.save_hints(&full.segment);
+            partition.name(&waiting)?;
+        } else {
+            let path = waiting_path(&partition.directory, base);
+            partition.disk.rename(&waiting.from, &path)?;
+            let waiting = partition.leave_roll(Roll {
+                full: full.segment,
+                full_file: full.file,
+                next: Waiting {
+                    from: path,
+                    ..waiting
+                },
+                base,
+            });
+            if waiting > ROLLS_WAITING_MAX {
+                partition.sync_left().map_err(std::io::Error::other)?;
+            }
+        }
         partition.push_segment(Arc::clone(&self.active.segment));
         self.prepare_next();
         Ok(())
@@ -190,23 +275,20 @@ impl SegmentedWriter {
         next: Option<(Prepared, usize)>,
     ) -> std::io::Result<()> {
         let (bytes, starts) = batch.parts();
-        self.scratch.clear();
-        self.scratch.extend_from_slice(bytes);
-        let mut from = 0;
-        let mut rest = starts;
+        let (mut from, mut rest) = (0, starts);
         if let Some((prepared, fitting)) = next {
             let (fit, behind) = starts.split_at(fitting);
             let to = behind.first().copied().unwrap_or(bytes.len());
             let first_behind = behind.first().map_or(batch.end(), |start| {
-                Offset::new(FrameHeader::read_unchecked(&self.scratch[*start..]).base)
+                Offset::new(FrameHeader::read_unchecked(&bytes[*start..]).base)
             });
             if !fit.is_empty() {
-                self.write_frames(fit, 0, to)?;
+                self.write_frames(&bytes[..to], fit, 0)?;
             }
             self.roll(prepared, first_behind)?;
             (from, rest) = (to, behind);
         }
-        self.write_frames(rest, from, bytes.len())
+        self.write_frames(&bytes[from..], rest, from)
     }
 
     fn write_marker(&mut self) -> std::io::Result<()> {
@@ -222,61 +304,65 @@ impl SegmentedWriter {
             sequence: 0,
             epoch: 0,
         };
-        self.scratch.clear();
-        self.scratch.resize(FRAME_HEADER_BYTES, 0);
-        marker.write_unsealed(&mut self.scratch);
-        self.write_frames(&[0], 0, FRAME_HEADER_BYTES)?;
+        let mut bytes = [0; FRAME_HEADER_BYTES];
+        marker.write_unsealed(&mut bytes);
+        self.write_frames(&bytes, &[0], 0)?;
         self.partition.sync(&*self.active.file)
     }
 }
 
-/// Gives a prepared file its header and its name, both durable on return.
-pub(super) fn name_segment(
+/// Makes the first segment of a partition, durable on return.
+pub(super) fn make_first_segment(
+    partition: &Partition,
+    prepared: Prepared,
+    epoch: u32,
+) -> std::io::Result<()> {
+    let (_, waiting) = begin_segment(partition, prepared, Offset::ZERO, epoch)?;
+    partition.name(&waiting)
+}
+
+/// Gives a prepared file its header; it has no name yet, and nothing is durable.
+fn begin_segment(
     partition: &Partition,
     prepared: Prepared,
     base: Offset,
     epoch: u32,
-) -> std::io::Result<ActiveSegment> {
+) -> std::io::Result<(ActiveSegment, Waiting)> {
     let Prepared {
         file,
-        path: prepared_path,
+        path: from,
         capacity,
+        ..
     } = prepared;
-    let created_at = now_micros();
     let header = SegmentHeader {
         identity: partition.identity,
         epoch,
         base: base.get(),
         capacity,
-        created_at,
+        created_at: now_micros(),
     };
-    file.write_all_at(&header.to_bytes(), 0)?;
-    if keeps(Mutant::HeaderSync) {
-        file.sync_data()?;
-    }
+    let mut block = header.to_bytes().to_vec();
+    block.resize(index(capacity.min(BLOCK_BYTES)), 0);
+    file.write_all_at(&block, 0)?;
     let path = Segment::path_of(&partition.directory, base.get());
-    partition.disk.rename(&prepared_path, &path)?;
-    if keeps(Mutant::DirectorySync) {
-        partition.disk.sync_directory(&partition.directory)?;
-    }
-    let disk = Arc::clone(&partition.disk);
-    let map = file.map()?;
     let segment = Segment::active(
-        disk,
-        path,
+        Arc::clone(&partition.disk),
+        path.clone(),
         partition.identity,
         base.get(),
-        map,
+        file.map()?,
         SparseIndex::default(),
     );
-    Ok(ActiveSegment {
+    let active = ActiveSegment {
         segment: Arc::new(segment),
-        file,
+        file: Arc::clone(&file),
         capacity,
         position: SEGMENT_HEADER_BYTES as u64,
         chain: 0,
         first_append_time: None,
-    })
+        next_hint: 0,
+    };
+    Ok((active, Waiting { file, from, path }))
 }
 
 fn now_micros() -> u64 {
@@ -357,6 +443,7 @@ impl PartitionWriter for SegmentedWriter {
             self.end >= self.partition.durable_end.load(),
             "appended >= visible"
         );
+        self.prepare_zeros();
         Ok(Appended {
             start,
             end: self.end,
@@ -391,6 +478,7 @@ impl PartitionWriter for SegmentedWriter {
         let prepared = self.reserve_next(0)?;
         let rolled = self.roll(prepared, self.end);
         self.or_poison(self.end, rolled)?;
+        self.partition.sync_left()?;
         // The footer proves what the watermark of a later frame would.
         self.watermark = self.end;
         self.partition
