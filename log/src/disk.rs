@@ -17,7 +17,7 @@ use std::sync::Arc;
 use crate::layout::index;
 
 pub use map::Map;
-pub(crate) use map::SharedWords;
+pub(crate) use map::{Memory, SharedWords};
 pub use real::RealDisk;
 
 /// A file system.

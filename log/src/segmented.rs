@@ -193,7 +193,10 @@ impl SegmentedLog {
             (_, Durability::Os) => Some(OS_SYNC_INTERVAL),
         };
         let flusher = interval
-            .map(|interval| Flusher::start(partitions.clone(), interval))
+            .map(|interval| {
+                let promised = config.durability != Durability::Os;
+                Flusher::start(partitions.clone(), interval, promised)
+            })
             .transpose()
             .map_err(|source| LogError::Io {
                 action: "starting the background sync of",

@@ -21,6 +21,10 @@ use order_benches::rooms::{
 use order_benches::sample;
 use order_log::{Durability, EventLog, PartitionId};
 
+/// That of the service.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Measures the bare references in turn; nothing is asserted about the figures.
 #[derive(Debug, Parser)]
 struct Arguments {

@@ -7,6 +7,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use std::time::Duration;
 
@@ -34,6 +35,42 @@ impl Map {
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.0
+    }
+}
+
+/// Zeroed memory for a whole segment. The kernel is asked for large pages: a thousand small ones for each of 4 MiB take
+/// longer to come than what is put into them.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    map: memmap2::MmapMut,
+    bytes: usize,
+}
+
+impl Memory {
+    /// # Errors
+    /// If there is not so much memory.
+    pub(crate) fn zeroed(bytes: usize) -> io::Result<Self> {
+        // No map is empty.
+        let map = memmap2::MmapMut::map_anon(bytes.max(1))?;
+        #[cfg(target_os = "linux")]
+        if let Err(error) = map.advise(memmap2::Advice::HugePage) {
+            tracing::debug!(%error, "there are no large pages");
+        }
+        Ok(Self { map, bytes })
+    }
+}
+
+impl Deref for Memory {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.map[..self.bytes]
+    }
+}
+
+impl DerefMut for Memory {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.map[..self.bytes]
     }
 }
 

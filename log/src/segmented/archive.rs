@@ -17,7 +17,7 @@ use super::SegmentedConfig;
 use super::proof::prove_sealed;
 use super::segment::{Segment, footer_of};
 use super::segment_bytes::SegmentBytes;
-use crate::disk::{Disk, DiskFile, Map};
+use crate::disk::{Disk, DiskFile, Map, Memory};
 use crate::layout::archive::{ArchiveIndex, BLOCK_BYTES, Block};
 use crate::layout::{FrameHeader, Identity, SEGMENT_HEADER_BYTES, SegmentFooter, index};
 use crate::mutants::{Mutant, keeps};
@@ -52,7 +52,7 @@ pub(super) struct Archive {
 #[derive(Debug)]
 enum ArchiveBytes {
     Map(Map),
-    Read(Vec<u8>),
+    Read(Memory),
 }
 
 impl ArchiveBytes {

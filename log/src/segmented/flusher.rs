@@ -4,11 +4,11 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::partition::Partition;
 
-/// Syncs every partition once an interval, and when one of them has left a full segment, until it is dropped.
+/// Syncs every partition once an interval, and full segments when there are, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Flusher {
     stop: Arc<AtomicBool>,
@@ -16,24 +16,43 @@ pub(super) struct Flusher {
 }
 
 impl Flusher {
-    pub(super) fn start(partitions: Vec<Arc<Partition>>, interval: Duration) -> io::Result<Self> {
+    /// If the interval is not `promised`, a segment that is filled quickly is synced when it is full and not before: a sync
+    /// keeps writes to the same file waiting.
+    pub(super) fn start(
+        partitions: Vec<Arc<Partition>>,
+        interval: Duration,
+        promised: bool,
+    ) -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let flushed = partitions.clone();
         let thread = thread::Builder::new()
             .name("log-sync".to_owned())
             .spawn(move || {
-                // Whoever has something urgent, or stops this, unparks it; to be woken for nothing is a sync too many.
-                thread::park_timeout(interval);
-                while !stopped.load(Ordering::Acquire) {
-                    for partition in &flushed {
-                        if partition.poisoned().is_none()
-                            && let Err(error) = partition.sync_left()
-                        {
+                let mut next = Instant::now() + interval;
+                loop {
+                    // Whoever leaves a full segment, or stops this, unparks it.
+                    thread::park_timeout(next.saturating_duration_since(Instant::now()));
+                    if stopped.load(Ordering::Acquire) {
+                        return;
+                    }
+                    let now = Instant::now();
+                    let is_due = now >= next;
+                    if is_due {
+                        next = now + interval;
+                    }
+                    for partition in flushed.iter().filter(|it| it.poisoned().is_none()) {
+                        let synced = partition.sync_rolls().and_then(|rolled| {
+                            if is_due && (promised || !rolled) {
+                                partition.sync_left()
+                            } else {
+                                Ok(())
+                            }
+                        });
+                        if let Err(error) = synced {
                             tracing::error!(%error, "a background sync failed");
                         }
                     }
-                    thread::park_timeout(interval);
                 }
             })?;
         for partition in &partitions {

@@ -209,20 +209,8 @@ impl Partition {
 
     /// Syncs what was left unsynced and makes it visible. A failure poisons the partition.
     pub(super) fn sync_left(&self) -> Result<(), LogError> {
-        let _in_order = self
-            .syncing_left
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        // Those that come meanwhile are left to the next call: other partitions wait for the same thread.
-        let rolls = self.unsynced().rolls.len();
-        for _ in 0..rolls {
-            let Some(roll) = self.unsynced().rolls.front().cloned() else {
-                break;
-            };
-            self.check_writable()?;
-            self.or_poison(self.finish_roll(&roll))?;
-            self.unsynced().rolls.pop_front();
-        }
+        let in_order = self.in_order();
+        self.finish_rolls(&in_order)?;
         // One look at both: a segment is not synced before those in front of it are.
         let unsynced = self.unsynced();
         let last = if unsynced.rolls.is_empty() {
@@ -240,6 +228,31 @@ impl Partition {
             self.publish(end);
         }
         Ok(())
+    }
+
+    /// Of what was left unsynced, finishes the rolls; returns whether there was one. A failure poisons the partition.
+    pub(super) fn sync_rolls(&self) -> Result<bool, LogError> {
+        self.finish_rolls(&self.in_order())
+    }
+
+    fn in_order(&self) -> MutexGuard<'_, ()> {
+        self.syncing_left
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Those that come meanwhile are left to the next call: other partitions wait for the same thread.
+    fn finish_rolls(&self, _in_order: &MutexGuard<'_, ()>) -> Result<bool, LogError> {
+        let rolls = self.unsynced().rolls.len();
+        for _ in 0..rolls {
+            let Some(roll) = self.unsynced().rolls.front().cloned() else {
+                break;
+            };
+            self.check_writable()?;
+            self.or_poison(self.finish_roll(&roll))?;
+            self.unsynced().rolls.pop_front();
+        }
+        Ok(rolls > 0)
     }
 
     /// Makes a full segment durable, gives the next one its name, and makes the full one visible. In this order: whoever

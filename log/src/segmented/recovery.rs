@@ -19,8 +19,8 @@ use super::sparse_index::SparseIndex;
 use super::writer::ActiveSegment;
 use crate::disk::{Disk, DiskFile};
 use crate::layout::{
-    FRAME_ALIGNMENT, FRAME_HEADER_BYTES, FrameFault, FrameHeader, Identity, SEGMENT_HEADER_BYTES,
-    SegmentFooter, SegmentHeader, chain, header_crc, is_zero,
+    FRAME_ALIGNMENT, FRAME_HEADER_BYTES, FrameFault, FrameHeader, FrameReader, Identity,
+    SEGMENT_HEADER_BYTES, SegmentFooter, SegmentHeader, chain, header_crc, is_zero,
 };
 use crate::mutants::{Mutant, keeps};
 use crate::{LogError, Offset, PartitionId};
@@ -81,8 +81,10 @@ pub(super) fn scan_tail(segment: &[u8], identity: Identity, base: u64) -> Tail {
     };
     // Frames not covered by a watermark yet: where each ends and starts.
     let mut unproven: VecDeque<(u64, u64, usize)> = VecDeque::new();
+    let mut header_crcs = Vec::new();
+    let reader = FrameReader::new(identity);
     let fault = loop {
-        match FrameHeader::read_frame(behind(frames, tail.position), identity, tail.end) {
+        match reader.frame(behind(frames, tail.position), tail.end) {
             Ok(Some((header, _))) if header.epoch < tail.epoch && keeps(Mutant::EpochOrder) => {
                 break Some(FrameFault::Stale {
                     before: tail.epoch,
@@ -101,7 +103,7 @@ pub(super) fn scan_tail(segment: &[u8], identity: Identity, base: u64) -> Tail {
                 {
                     unproven.pop_front();
                 }
-                tail.chain = chain(tail.chain, &header_crc(&frames[tail.position..]));
+                header_crcs.extend_from_slice(&header_crc(&frames[tail.position..]));
                 tail.first_append_time.get_or_insert(header.appended_at);
                 tail.last_append_time = header.appended_at;
                 tail.frames += 1;
@@ -116,6 +118,7 @@ pub(super) fn scan_tail(segment: &[u8], identity: Identity, base: u64) -> Tail {
             Err(fault) => break Some(fault),
         }
     };
+    tail.chain = chain(0, &header_crcs);
     (tail.unproven, tail.unproven_position) = unproven
         .front()
         .map_or((tail.end, tail.position), |(_, offset, position)| {

@@ -3,7 +3,7 @@
 use std::io;
 use std::ops::Range;
 
-use crate::disk::DiskFile;
+use crate::disk::{DiskFile, Memory};
 use crate::layout::{SEGMENT_BYTES_MAX, index, is_zero};
 
 /// Bytes a read: they stay in the processor's cache until they are looked at.
@@ -18,7 +18,7 @@ const FILE_BYTES_MAX: u64 = 2 * SEGMENT_BYTES_MAX;
 #[derive(Debug)]
 pub(super) struct SegmentBytes {
     /// As long as the file; zeros where it cannot be read.
-    pub(super) bytes: Vec<u8>,
+    pub(super) bytes: Memory,
     /// Where it cannot be read, in order.
     pub(super) unreadable: Vec<Range<usize>>,
     /// What the disk said there first.
@@ -41,7 +41,7 @@ impl SegmentBytes {
         let length = index(length);
         let mut read = Self {
             // Zeros cost no memory until something else is written over them.
-            bytes: vec![0; length],
+            bytes: Memory::zeroed(length)?,
             unreadable: Vec::new(),
             error: None,
         };
