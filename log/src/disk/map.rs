@@ -1,4 +1,5 @@
-//! Read-only maps of whole files, and of words that another process writes: the only `unsafe` of the project.
+//! Read-only maps of whole files, of words that another process writes, and memory that is no file's: the only `unsafe` of
+//! the project.
 
 #![expect(
     unsafe_code,
