@@ -1,7 +1,7 @@
 //! The JSON of an event, as history and feed show it: what happened to which order, which version that made, and when.
 //! Where it stands in the log is left out: offsets change when a log is repartitioned.
 
-use order_domain::{Event, Line, OrderId, Timestamp, Version};
+use order_domain::{Event, Line, OrderId, Snapshot, Timestamp, Version};
 use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Serialize, Serializer};
 
@@ -82,9 +82,24 @@ impl Serialize for Data<'_> {
                 put(&mut map, "reason", reason.as_deref())?;
             }
             Event::OrderCancelled { reason } => put(&mut map, "reason", reason.as_deref())?,
+            Event::OrderSnapshot(snapshot) => put_snapshot(&mut map, snapshot)?,
         }
         map.end()
     }
+}
+
+/// The order as the events left it that the snapshot stands for.
+fn put_snapshot<M: SerializeMap>(map: &mut M, snapshot: &Snapshot<'_>) -> Result<(), M::Error> {
+    let placed_at = time_text::text(snapshot.placed_at);
+    let placed_at = std::str::from_utf8(&placed_at).expect("digits and punctuation are ASCII");
+    map.serialize_entry("status", snapshot.status.name())?;
+    map.serialize_entry("customer_id", snapshot.customer_id.as_str())?;
+    map.serialize_entry("currency", snapshot.currency.code())?;
+    map.serialize_entry("lines", &Lines(&snapshot.lines))?;
+    map.serialize_entry("paid", &snapshot.paid.minor_units())?;
+    map.serialize_entry("refunded", &snapshot.refunded.minor_units())?;
+    map.serialize_entry("metadata", &snapshot.metadata)?;
+    map.serialize_entry("placed_at", placed_at)
 }
 
 /// A text that was given; nothing for one that was not.

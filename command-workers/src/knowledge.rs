@@ -325,25 +325,33 @@ fn recall(
     }
     let mut order = match tail.order(id) {
         Some(tail) => Some(Order::clone(&tail.order)),
-        None if frame.sequence == 1 => None,
+        // It begins the order, by placing it or as the snapshot of what is no more.
+        None if frame.previous.is_none() => None,
         None => snapshots
             .order(id)
             .map_err(|error| error.to_string())?
             .map(|snapshot| snapshot.order),
     };
-    let version = order.as_ref().map_or(0, |order| order.version.get());
-    // The read model goes on while the log is read: what its row has is behind its present checkpoint, with its key.
-    if version >= frame.sequence {
-        return Ok(());
-    }
-    if version + 1 != frame.sequence {
-        return Err(format!(
-            "it has version {version}, the log goes on with {}",
-            frame.sequence
-        ));
+    if let Some(order) = &order {
+        let version = order.version.get();
+        // The read model goes on while the log is read: what its row has is behind its present checkpoint, with its key.
+        if version >= frame.sequence {
+            return Ok(());
+        }
+        if version + 1 != frame.sequence {
+            return Err(goes_on_with(version, frame));
+        }
+    } else if frame.previous.is_some() {
+        return Err(goes_on_with(0, frame));
     }
     let key = fold_frame(&mut order, id, frame).map_err(|error| error.to_string())?;
     let order = order.ok_or("the frame has no record")?;
+    if u64::from(order.version.get()) + 1 != u64::from(frame.sequence) + frame.len() {
+        return Err(format!(
+            "it has version {} after a frame that begins with {}",
+            order.version, frame.sequence
+        ));
+    }
     let after = OrderTail {
         order: Arc::new(order),
         last_frame: frame.base,
@@ -352,4 +360,11 @@ fn recall(
     tail.write(after, key);
     tail.keep();
     Ok(())
+}
+
+fn goes_on_with(version: u32, frame: &Frame<'_>) -> String {
+    format!(
+        "it has version {version}, the log goes on with {}",
+        frame.sequence
+    )
 }

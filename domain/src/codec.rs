@@ -100,7 +100,8 @@ pub const fn newest_schema(kind: EventKind) -> u8 {
         | EventKind::OrderShipped
         | EventKind::OrderDelivered
         | EventKind::OrderRefunded
-        | EventKind::OrderCancelled => 1,
+        | EventKind::OrderCancelled
+        | EventKind::OrderSnapshot => 1,
     }
 }
 
@@ -185,6 +186,9 @@ pub fn encode(
                 context,
             },
         ),
+        Event::OrderSnapshot(snapshot) => {
+            write(codec, buffer, &v1::OrderSnapshot::of(snapshot, context));
+        }
     }
     let kind = event.kind();
     RecordHeader {
@@ -213,6 +217,7 @@ pub fn decode(header: RecordHeader, bytes: &[u8]) -> Result<RecordedEvent<'_>, C
         (EventKind::OrderDelivered, 1) => read::<v1::OrderDelivered<'_>>(codec, kind, bytes),
         (EventKind::OrderRefunded, 1) => read::<v1::OrderRefunded<'_>>(codec, kind, bytes),
         (EventKind::OrderCancelled, 1) => read::<v1::OrderCancelled<'_>>(codec, kind, bytes),
+        (EventKind::OrderSnapshot, 1) => read::<v1::OrderSnapshot<'_>>(codec, kind, bytes),
         (
             EventKind::OrderPlaced
             | EventKind::LineAdded
@@ -222,7 +227,8 @@ pub fn decode(header: RecordHeader, bytes: &[u8]) -> Result<RecordedEvent<'_>, C
             | EventKind::OrderShipped
             | EventKind::OrderDelivered
             | EventKind::OrderRefunded
-            | EventKind::OrderCancelled,
+            | EventKind::OrderCancelled
+            | EventKind::OrderSnapshot,
             schema,
         ) => Err(CodecError::UnknownSchema { kind, schema }),
     }

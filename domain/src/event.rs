@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use crate::idempotency::{Idempotency, UsedKey};
 use crate::names::named;
-use crate::{Amount, Currency, CustomerId, Line, Metadata, OrderId};
+use crate::{Amount, Currency, CustomerId, Line, Metadata, OrderId, Snapshot};
 
 /// One fact about one order. Its time is the append time of its frame; its order is the key of its frame.
 ///
@@ -62,6 +62,9 @@ pub enum Event<'a> {
         /// Why, in the client's words.
         reason: Option<Cow<'a, str>>,
     },
+    /// All events up to a version, told as one, in a log that was compacted: always the order's first. No command makes it,
+    /// and nothing happened when it was written. Boxed: it is large and rare.
+    OrderSnapshot(Box<Snapshot<'a>>),
 }
 
 impl Event<'_> {
@@ -78,6 +81,7 @@ impl Event<'_> {
             Self::OrderDelivered => EventKind::OrderDelivered,
             Self::OrderRefunded { .. } => EventKind::OrderRefunded,
             Self::OrderCancelled { .. } => EventKind::OrderCancelled,
+            Self::OrderSnapshot(_) => EventKind::OrderSnapshot,
         }
     }
 
@@ -122,6 +126,7 @@ impl Event<'_> {
             Self::OrderCancelled { reason } => Event::OrderCancelled {
                 reason: owned(reason),
             },
+            Self::OrderSnapshot(snapshot) => Event::OrderSnapshot(Box::new(snapshot.into_owned())),
         }
     }
 }
@@ -152,6 +157,8 @@ pub enum EventKind {
     OrderRefunded = 8,
     /// [`Event::OrderCancelled`]
     OrderCancelled = 9,
+    /// [`Event::OrderSnapshot`]
+    OrderSnapshot = 10,
 }
 
 named!(EventKind {
@@ -164,6 +171,7 @@ named!(EventKind {
     OrderDelivered => "OrderDelivered",
     OrderRefunded => "OrderRefunded",
     OrderCancelled => "OrderCancelled",
+    OrderSnapshot => "OrderSnapshot",
 });
 
 impl EventKind {
@@ -186,6 +194,7 @@ impl EventKind {
             7 => Some(Self::OrderDelivered),
             8 => Some(Self::OrderRefunded),
             9 => Some(Self::OrderCancelled),
+            10 => Some(Self::OrderSnapshot),
             _ => None,
         }
     }

@@ -1,16 +1,18 @@
 //! How an event changes an order. Trusts nobody: what `decide` would not have made is refused, and changes nothing.
+//! A snapshot is held to the same: it must say an order that events could have made.
 //!
 //! Kept after every event: `refunded <= paid <= total`, `total` = the sum of the lines, lines in the order of their ids,
 //! every id below `next_line_id`.
 
 use crate::{
-    Amount, Event, EventKind, LineId, MoneyError, Order, OrderId, Status, Timestamp, Version,
+    Amount, Event, EventKind, Line, LineId, MoneyError, Order, OrderId, Snapshot, Status,
+    Timestamp, Version,
 };
 
 /// An event that does not fit the order before it: the log is not what `decide` made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FoldError {
-    /// The first event is not `OrderPlaced`.
+    /// The first event is neither `OrderPlaced` nor `OrderSnapshot`.
     #[error("{0} comes before the order was placed")]
     NotPlaced(EventKind),
     /// The order's status does not allow this event.
@@ -58,7 +60,10 @@ pub fn fold_owned(
     match order {
         Some(order) => apply(order, id, event, at),
         None => {
-            *order = Some(place(id, event, at)?);
+            *order = Some(match event {
+                Event::OrderSnapshot(snapshot) => restore(id, *snapshot, at)?,
+                event => place(id, event, at)?,
+            });
             Ok(())
         }
     }
@@ -111,6 +116,70 @@ fn place(id: OrderId, event: Event<'_>, at: Timestamp) -> Result<Order, FoldErro
     })
 }
 
+/// The order that a snapshot stands for. Everything about it must be as if its events had been folded.
+fn restore(id: OrderId, snapshot: Snapshot<'_>, at: Timestamp) -> Result<Order, FoldError> {
+    let does_not_add_up = |reason| FoldError::DoesNotAddUp {
+        event: EventKind::OrderSnapshot,
+        reason,
+    };
+    if snapshot.version == Version::NONE {
+        return Err(does_not_add_up("it stands for no event"));
+    }
+    if at < snapshot.placed_at {
+        return Err(does_not_add_up("the order was placed after it"));
+    }
+    let total = total_of(&snapshot)
+        .map_err(|_: MoneyError| does_not_add_up(TOTAL_OVERFLOWS))?
+        .ok_or(does_not_add_up(
+            "its lines are none, or not in the order of their ids",
+        ))?;
+    if !amounts_fit(&snapshot, total) {
+        return Err(does_not_add_up("its amounts are not those of its status"));
+    }
+    Ok(Order {
+        id,
+        version: snapshot.version,
+        status: snapshot.status,
+        customer_id: snapshot.customer_id.into_owned(),
+        currency: snapshot.currency,
+        lines: snapshot.lines.into_iter().map(Line::into_owned).collect(),
+        next_line_id: snapshot.next_line_id,
+        total,
+        paid: snapshot.paid,
+        refunded: snapshot.refunded,
+        metadata: snapshot.metadata,
+        placed_at: snapshot.placed_at,
+        updated_at: at,
+    })
+}
+
+/// The sum of a snapshot's lines; `None` if these are not lines that an order can have.
+fn total_of(snapshot: &Snapshot<'_>) -> Result<Option<Amount>, MoneyError> {
+    let ends = snapshot
+        .lines
+        .last()
+        .is_some_and(|last| last.id < snapshot.next_line_id);
+    let ascend = snapshot.lines.is_sorted_by(|one, next| one.id < next.id);
+    let total = snapshot
+        .lines
+        .iter()
+        .try_fold(Amount::ZERO, |sum, line| sum.plus(line.amount()?))?;
+    Ok((ends && ascend).then_some(total))
+}
+
+/// Whether an order of this status and total can have been paid, and paid back, what the snapshot says.
+fn amounts_fit(snapshot: &Snapshot<'_>, total: Amount) -> bool {
+    let Snapshot { paid, refunded, .. } = *snapshot;
+    match snapshot.status {
+        Status::Placed | Status::Confirmed => paid == Amount::ZERO && refunded == Amount::ZERO,
+        Status::Paid | Status::Shipped | Status::Delivered => {
+            paid == total && (refunded < paid || paid == Amount::ZERO && refunded == Amount::ZERO)
+        }
+        Status::Refunded => paid == total && refunded == paid && paid > Amount::ZERO,
+        Status::Cancelled => (paid == Amount::ZERO || paid == total) && refunded == paid,
+    }
+}
+
 const TOTAL_OVERFLOWS: &str = "the total leaves the range of an amount";
 const LINE_IDS_END: &str = "line ids have come to their end";
 
@@ -133,7 +202,7 @@ fn apply(order: &mut Order, id: OrderId, event: Event<'_>, at: Timestamp) -> Res
         .next()
         .ok_or(does_not_add_up("versions have come to their end"))?;
     match event {
-        Event::OrderPlaced { .. } => return Err(out_of_place),
+        Event::OrderPlaced { .. } | Event::OrderSnapshot(_) => return Err(out_of_place),
         Event::LineAdded { line } => {
             if order.status != Status::Placed {
                 return Err(out_of_place);

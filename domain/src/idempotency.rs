@@ -124,7 +124,8 @@ impl Idempotency<'_> {
 }
 
 impl Event<'_> {
-    /// The scope in which the key of a command that made this event of `order` counts: see [`Idempotency::digest`].
+    /// The scope in which the key of a command that made this event of `order` counts: see [`Idempotency::digest`]. No
+    /// command makes a snapshot, so none has a key.
     #[must_use]
     pub const fn key_scope(&self, order: OrderId) -> Option<OrderId> {
         match self {
@@ -136,7 +137,8 @@ impl Event<'_> {
             | Self::OrderShipped { .. }
             | Self::OrderDelivered
             | Self::OrderRefunded { .. }
-            | Self::OrderCancelled { .. } => Some(order),
+            | Self::OrderCancelled { .. }
+            | Self::OrderSnapshot(_) => Some(order),
         }
     }
 }

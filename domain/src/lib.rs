@@ -49,6 +49,7 @@ mod ids;
 mod money;
 mod names;
 mod order;
+mod snapshot;
 mod time;
 
 pub use command::{Command, CommandKind, NewLine, PlaceOrder};
@@ -63,4 +64,5 @@ pub use order::{
     LINES_MAX, Line, METADATA_ENTRIES_MAX, METADATA_KEY_BYTES_MAX, METADATA_VALUE_BYTES_MAX,
     Metadata, Order, Status, TEXT_BYTES_MAX,
 };
+pub use snapshot::{LastOrdered, Life, Snapshot};
 pub use time::Timestamp;

@@ -144,4 +144,14 @@ impl Order {
     pub fn refundable(&self) -> Amount {
         self.paid.minus(self.refunded).unwrap_or(Amount::ZERO)
     }
+
+    /// Whether the order's way has ended: it was delivered, cancelled or refunded in full. All that can still happen is the
+    /// refund of what was delivered.
+    #[must_use]
+    pub const fn is_closed(&self) -> bool {
+        match self.status {
+            Status::Delivered | Status::Cancelled | Status::Refunded => true,
+            Status::Placed | Status::Confirmed | Status::Paid | Status::Shipped => false,
+        }
+    }
 }

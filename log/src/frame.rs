@@ -10,7 +10,8 @@ pub struct Frame<'a> {
     pub base: Offset,
     /// The stream this frame belongs to.
     pub key: Key,
-    /// Position of the frame's first record in its stream: 1 for the first record of a key.
+    /// Position of the frame's first record in its stream, from 1; the first frame of a key may begin later, in a log that
+    /// was compacted.
     pub sequence: u32,
     /// Base offset of the previous frame of the same key.
     pub previous: Option<Offset>,

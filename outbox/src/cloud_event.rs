@@ -21,7 +21,24 @@ pub(crate) struct CloudEvent<'a> {
     pub(crate) source: &'a str,
     pub(crate) time: Timestamp,
     pub(crate) traceparent: Option<Cow<'a, str>>,
+    event_type: &'static str,
     event: Event<'a>,
+}
+
+/// The CloudEvents `type`; `None` for what is told to nobody.
+const fn type_of(event: &Event<'_>) -> Option<&'static str> {
+    Some(match event {
+        Event::OrderPlaced { .. } => "order.placed.v1",
+        Event::LineAdded { .. } => "order.line_added.v1",
+        Event::LineRemoved { .. } => "order.line_removed.v1",
+        Event::OrderConfirmed => "order.confirmed.v1",
+        Event::OrderPaid { .. } => "order.paid.v1",
+        Event::OrderShipped { .. } => "order.shipped.v1",
+        Event::OrderDelivered => "order.delivered.v1",
+        Event::OrderRefunded { .. } => "order.refunded.v1",
+        Event::OrderCancelled { .. } => "order.cancelled.v1",
+        Event::OrderSnapshot(_) => return None,
+    })
 }
 
 impl<'a> CloudEvent<'a> {
@@ -31,7 +48,8 @@ impl<'a> CloudEvent<'a> {
     /// Decodes an event of the log.
     ///
     /// # Errors
-    /// [`CodecError`] for an event that this version does not know, or bytes that are none.
+    /// [`CodecError`] for an event that this version does not know, or bytes that are none, and for a snapshot, which
+    /// stands for events that were told.
     pub(crate) fn decode(event: &'a LogEvent<'_>, source: &'a str) -> Result<Self, CodecError> {
         let RecordedEvent {
             event: what,
@@ -41,28 +59,23 @@ impl<'a> CloudEvent<'a> {
             .traceparent
             .or_else(|| event.frame_traceparent.as_deref().map(Cow::Borrowed))
             .filter(|text| is_traceparent(text));
+        let event_type = type_of(&what).ok_or_else(|| CodecError::Malformed {
+            kind: what.kind(),
+            reason: "it is told to nobody".to_owned(),
+        })?;
         Ok(Self {
             id: event.id,
             source,
             time: Timestamp::from_micros(event.appended_at.as_micros()),
             traceparent,
+            event_type,
             event: what,
         })
     }
 
     /// The CloudEvents `type`.
     pub(crate) fn event_type(&self) -> &'static str {
-        match self.event {
-            Event::OrderPlaced { .. } => "order.placed.v1",
-            Event::LineAdded { .. } => "order.line_added.v1",
-            Event::LineRemoved { .. } => "order.line_removed.v1",
-            Event::OrderConfirmed => "order.confirmed.v1",
-            Event::OrderPaid { .. } => "order.paid.v1",
-            Event::OrderShipped { .. } => "order.shipped.v1",
-            Event::OrderDelivered => "order.delivered.v1",
-            Event::OrderRefunded { .. } => "order.refunded.v1",
-            Event::OrderCancelled { .. } => "order.cancelled.v1",
-        }
+        self.event_type
     }
 
     /// `subject` and `partitionkey`: the order.
@@ -153,6 +166,8 @@ impl Serialize for Data<'_> {
                 map.serialize_entry("reason", reason)?;
             }
             Event::OrderCancelled { reason } => map.serialize_entry("reason", reason)?,
+            // Has no type, so that it never comes here.
+            Event::OrderSnapshot(_) => {}
         }
         map.end()
     }

@@ -184,3 +184,43 @@ fn an_id_names_order_and_version_so_that_it_survives_a_repartition() {
     assert_eq!(told(&few)[3]["id"], id);
     assert_eq!(told(&many)[1]["id"], id);
 }
+
+#[test]
+fn a_snapshot_is_told_to_nobody_and_what_follows_it_is() {
+    let mut life = order_domain::Life::new(order(3));
+    let at = Timestamp::from_micros(1_000_000);
+    life.fold(&placed(), at).unwrap();
+    life.fold(&Event::OrderCancelled { reason: None }, at)
+        .unwrap();
+    let snapshot = Event::OrderSnapshot(Box::new(life.snapshot().unwrap()));
+    let mut log = OrderLog::new(1);
+    log.append(order(3), std::slice::from_ref(&snapshot));
+    log.append(order(4), &[placed()]);
+    let told = told(&log);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(told[0]["subject"], order(4).to_string());
+
+    // Not even if a store holds one: it is as dead as what does not decode.
+    let mut bytes = Vec::new();
+    let header = order_domain::codec::encode(
+        order_domain::codec::Codec::Bincode,
+        &snapshot,
+        &EventContext::default(),
+        &mut bytes,
+    );
+    let held = LogEvent {
+        id: EventId::new(order(3), Version::new(2)),
+        partition: order_log::PartitionId::new(0),
+        offset: order_log::Offset::ZERO,
+        appended_at: order_log::AppendTime::from_micros(1_000_000),
+        tag: order_log::RecordTag {
+            event_type: header.event_type,
+            schema: header.schema,
+            codec: header.codec,
+        },
+        bytes: bytes.into(),
+        frame_traceparent: None,
+    };
+    let refused = CloudEvent::decode(&held, "/order-service").unwrap_err();
+    assert!(refused.to_string().contains("told to nobody"), "{refused}");
+}

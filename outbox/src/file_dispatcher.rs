@@ -145,6 +145,7 @@ impl FileDispatcher {
         let mut next = from;
         let mut failure = None;
         let mut visit = |frame: Frame<'_>| {
+            self.looked_at += usize::try_from(frame.len()).unwrap_or(ROUND_EVENTS_MAX);
             for event in events_of(partition, &frame) {
                 if let Err(error) = self.take(&event) {
                     failure = Some(error);
@@ -167,7 +168,6 @@ impl FileDispatcher {
     }
 
     fn take(&mut self, event: &LogEvent<'_>) -> Result<(), OutboxError> {
-        self.looked_at += 1;
         self.ledger.witness(event)?;
         if self.ledger.holds(event.id.order()) {
             return self.ledger.queue(event);

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 
 use order_domain::codec::{self, CodecError, RecordHeader};
-use order_domain::{OrderId, RecordedEvent, Version};
-use order_log::{AppendTime, Frame, Offset, PartitionId, RecordTag};
+use order_domain::{EventKind, OrderId, RecordedEvent, Version};
+use order_log::{AppendTime, Frame, Offset, PartitionId, Record, RecordTag};
 
 use crate::EventId;
 
@@ -41,7 +41,8 @@ impl LogEvent<'_> {
     }
 }
 
-/// The events of a frame, in order.
+/// The events of a frame, in order; none of a snapshot's: what it stands for was told before the log was compacted, and
+/// nothing happened when it was written.
 pub(crate) fn events_of<'a>(
     partition: PartitionId,
     frame: &Frame<'a>,
@@ -55,15 +56,19 @@ pub(crate) fn events_of<'a>(
         None
     };
     let base = frame.base;
-    frame.records().map(move |record| LogEvent {
-        id: EventId::new(order, Version::new(record.sequence)),
-        partition,
-        offset: record.offset,
-        appended_at,
-        tag: record.tag,
-        bytes: Cow::Borrowed(record.bytes),
-        frame_traceparent: traceparent.clone().filter(|_| record.offset != base),
-    })
+    let happened = |record: &Record<'_>| record.tag.event_type != EventKind::OrderSnapshot.number();
+    frame
+        .records()
+        .filter(happened)
+        .map(move |record| LogEvent {
+            id: EventId::new(order, Version::new(record.sequence)),
+            partition,
+            offset: record.offset,
+            appended_at,
+            tag: record.tag,
+            bytes: Cow::Borrowed(record.bytes),
+            frame_traceparent: traceparent.clone().filter(|_| record.offset != base),
+        })
 }
 
 fn frame_traceparent<'a>(frame: &Frame<'a>) -> Option<Cow<'a, str>> {

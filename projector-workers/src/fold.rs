@@ -175,8 +175,11 @@ fn apply(
         Projection::SkuDemand => changes.summaries.add_skus(frame, events, case, stored),
         Projection::Orders => {
             let folded = case.fold_frame(frame, events)?;
-            if folded.is_ok() && frame.is_first() {
-                let (placed, made) = (frame.appended_at.as_micros(), made_at(frame.id()));
+            if folded.is_ok()
+                && frame.is_first()
+                && let Some(placed_at) = case.placed_at()
+            {
+                let (placed, made) = (placed_at.as_micros(), made_at(frame.id()));
                 changes.id_ahead = changes.id_ahead.max(placed.saturating_sub(made));
                 changes.id_behind = changes.id_behind.max(made.saturating_sub(placed));
             }

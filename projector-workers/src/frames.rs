@@ -34,9 +34,14 @@ impl BatchFrame {
         self.records.len() as u64
     }
 
-    /// Whether the frame begins its order.
+    /// Whether the frame begins its order: by placing it, or as the snapshot of events that are no more.
     pub(crate) fn is_first(&self) -> bool {
-        self.sequence == 1
+        self.previous.is_none()
+    }
+
+    /// The order's version after the frame.
+    pub(crate) fn last_version(&self) -> u64 {
+        (u64::from(self.sequence) + self.len()).saturating_sub(1)
     }
 }
 

@@ -1,6 +1,6 @@
 //! One order of a batch: loaded at most once, folded through all its frames, then let go.
 
-use order_domain::{EventKind, Order, OrderId, RecordedEvent, Status, fold, fold_owned};
+use order_domain::{EventKind, Order, OrderId, RecordedEvent, Status, Timestamp, fold, fold_owned};
 use order_log::{Key, Offset, PartitionReader};
 use rusqlite::Connection;
 
@@ -124,11 +124,10 @@ impl<'s> OrderCase<'s> {
         }
         let expected = self.order.as_ref().map_or(0, |order| order.version.get());
         let expected = expected.saturating_add(1);
-        if frame.sequence != expected {
-            return Ok(Err(ParkReason::OutOfSequence {
-                expected,
-                found: frame.sequence,
-            }));
+        // What a snapshot begins with, it says itself.
+        let begins = self.order.is_none() && frame.is_first();
+        if frame.sequence != expected && !begins {
+            return Ok(Err(out_of_sequence(expected, frame)));
         }
         // `fold` leaves the order as it was when an event does not fit, but not the events before it in the frame.
         let before = if events.len() > 1 {
@@ -146,9 +145,19 @@ impl<'s> OrderCase<'s> {
                 return Ok(Err(error.into()));
             }
         }
+        let version = self.order.as_ref().map(|order| order.version.get());
+        if begins && version.map(u64::from) != Some(frame.last_version()) {
+            self.order = None;
+            return Ok(Err(out_of_sequence(expected, frame)));
+        }
         self.lines_changed = lines_changed;
         self.last_frame = Some(frame.base);
         Ok(Ok(()))
+    }
+
+    /// When the order was placed, if it is known.
+    pub(crate) fn placed_at(&self) -> Option<Timestamp> {
+        self.order.as_ref().map(|order| order.placed_at)
     }
 
     fn look_up(&mut self) -> Result<(), Trouble> {
@@ -179,6 +188,13 @@ impl<'s> OrderCase<'s> {
     }
 }
 
+fn out_of_sequence(expected: u32, frame: &BatchFrame) -> ParkReason {
+    ParkReason::OutOfSequence {
+        expected,
+        found: frame.sequence,
+    }
+}
+
 /// The order after some events of a frame.
 pub(crate) fn order_after(
     order: Option<Order>,
@@ -202,6 +218,7 @@ pub(crate) fn changes_lines(kind: EventKind) -> bool {
         | EventKind::OrderShipped
         | EventKind::OrderDelivered
         | EventKind::OrderRefunded
-        | EventKind::OrderCancelled => false,
+        | EventKind::OrderCancelled
+        | EventKind::OrderSnapshot => false,
     }
 }

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use order_domain::{Amount, Event, Line, RecordedEvent};
+use order_domain::{Amount, Event, Line, RecordedEvent, Snapshot, Status};
 use order_log::PartitionId;
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -106,7 +106,17 @@ impl Summaries {
                 currency,
                 ..
             } => Some((customer_id.as_str(), currency.code())),
-            _ => None,
+            Event::OrderSnapshot(snapshot) => {
+                Some((snapshot.customer_id.as_str(), snapshot.currency.code()))
+            }
+            Event::LineAdded { .. }
+            | Event::LineRemoved { .. }
+            | Event::OrderConfirmed
+            | Event::OrderPaid { .. }
+            | Event::OrderShipped { .. }
+            | Event::OrderDelivered
+            | Event::OrderRefunded { .. }
+            | Event::OrderCancelled { .. } => None,
         });
         match placed {
             Some((customer, currency)) => customer_key(&mut self.key, customer, currency),
@@ -248,6 +258,15 @@ fn customer_effect(
                 orders_cancelled: 1,
                 ..CustomerSums::default()
             },
+            // All at once what the events did that it stands for.
+            Event::OrderSnapshot(snapshot) => CustomerSums {
+                orders_placed: 1,
+                orders_cancelled: i64::from(snapshot.status == Status::Cancelled),
+                ordered: total(&snapshot.lines)?,
+                paid: snapshot.paid.minor_units(),
+                refunded: snapshot.refunded.minor_units(),
+                last_placed_at: snapshot.placed_at.as_micros(),
+            },
             Event::OrderConfirmed | Event::OrderShipped { .. } | Event::OrderDelivered => continue,
         };
         sums = sums.plus(effect).ok_or(CustomerSums::OVERFLOW)?;
@@ -298,6 +317,7 @@ fn sku_effect<'e>(
                 };
                 (line.sku.as_str(), sums)
             })),
+            Event::OrderSnapshot(snapshot) => effect.extend(told_at_once(snapshot)),
             Event::OrderConfirmed
             | Event::OrderPaid { .. }
             | Event::OrderShipped { .. }
@@ -306,6 +326,31 @@ fn sku_effect<'e>(
         }
     }
     merge(effect)
+}
+
+/// What the events did to SKUs that a snapshot stands for. One that was removed again keeps its row, without units.
+fn told_at_once<'e>(
+    snapshot: &'e Snapshot<'_>,
+) -> impl Iterator<Item = (&'e str, SkuSums)> + use<'e> {
+    let is_cancelled = snapshot.status == Status::Cancelled;
+    let placed_at = snapshot.placed_at.as_micros();
+    let lines = snapshot.lines.iter().map(move |line| {
+        let units = i64::from(line.quantity.get());
+        let sums = SkuSums {
+            units_ordered: units,
+            units_cancelled: if is_cancelled { units } else { 0 },
+            last_ordered_at: placed_at,
+        };
+        (line.sku.as_str(), sums)
+    });
+    let others = snapshot.last_ordered.iter().map(|last| {
+        let sums = SkuSums {
+            last_ordered_at: last.at.as_micros(),
+            ..SkuSums::default()
+        };
+        (last.sku.as_str(), sums)
+    });
+    lines.chain(others)
 }
 
 fn merge(mut effect: Vec<(&str, SkuSums)>) -> Result<Vec<(&str, SkuSums)>, ParkReason> {

@@ -6,6 +6,7 @@
 //! folded another way.
 
 mod coalescing;
+mod compacted;
 mod crashes;
 mod files;
 mod gathering;

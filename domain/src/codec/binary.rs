@@ -16,7 +16,7 @@ use bincode::error::{DecodeError, EncodeError};
 use bincode::{BorrowDecode, Decode};
 use serde::Serialize;
 
-use super::stored::{CurrencyCode, Fingerprint, Lines, MinorUnits, Text};
+use super::stored::{CurrencyCode, Fingerprint, Lines, MinorUnits, StatusCode, Text};
 use crate::{Currency, LINES_MAX, Metadata};
 
 /// Reads a value's bytes from where the decoder stands.
@@ -62,6 +62,13 @@ impl<'a> Read<'a> for u32 {
     }
 }
 
+impl<'a> Read<'a> for u64 {
+    #[inline(always)]
+    fn read(decoder: &mut BytesDecoder<'a>) -> ReadResult<Self> {
+        Self::decode(decoder)
+    }
+}
+
 impl<'a> Read<'a> for MinorUnits {
     #[inline(always)]
     fn read(decoder: &mut BytesDecoder<'a>) -> ReadResult<Self> {
@@ -92,6 +99,12 @@ impl<'a> Read<'a> for CurrencyCode {
     }
 }
 
+impl<'a> Read<'a> for StatusCode {
+    fn read(decoder: &mut BytesDecoder<'a>) -> ReadResult<Self> {
+        Self::from_number(u8::decode(decoder)?).ok_or(DecodeError::Other("there is no such status"))
+    }
+}
+
 impl<'a, T: Read<'a>> Read<'a> for Option<T> {
     #[inline(always)]
     fn read(decoder: &mut BytesDecoder<'a>) -> ReadResult<Self> {
@@ -103,15 +116,22 @@ impl<'a, T: Read<'a>> Read<'a> for Option<T> {
     }
 }
 
-impl<'a> Read<'a> for Lines<'a> {
+impl<'a, T: Read<'a>> Read<'a> for Vec<T> {
     #[inline(always)]
     fn read(decoder: &mut BytesDecoder<'a>) -> ReadResult<Self> {
         let count = usize::decode(decoder)?;
-        let mut lines = Vec::with_capacity(count.min(LINES_MAX));
+        let mut list = Self::with_capacity(count.min(LINES_MAX));
         for _ in 0..count {
-            lines.push(Read::read(decoder)?);
+            list.push(T::read(decoder)?);
         }
-        Ok(Self::Read(lines))
+        Ok(list)
+    }
+}
+
+impl<'a> Read<'a> for Lines<'a> {
+    #[inline(always)]
+    fn read(decoder: &mut BytesDecoder<'a>) -> ReadResult<Self> {
+        Read::read(decoder).map(Self::Read)
     }
 }
 

@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::{Amount, Currency, Event, Metadata};
+use crate::{Amount, Currency, Event, Metadata, Status};
 
 /// What a layout holds: the newest event, and where it came from.
 pub(super) type Parts<'a> = (Event<'a>, Option<v1::Context<'a>>);
@@ -87,10 +87,18 @@ impl Part for Cow<'_, Metadata> {
     }
 }
 
+impl<T> Part for Vec<T> {
+    fn is_absent(&self) -> bool {
+        self.is_empty()
+    }
+}
+
 impl Part for u32 {}
+impl Part for u64 {}
 impl Part for Text<'_> {}
 impl Part for MinorUnits {}
 impl Part for CurrencyCode {}
+impl Part for StatusCode {}
 impl Part for Fingerprint {}
 impl Part for v1::Line<'_> {}
 impl Part for Lines<'_> {}
@@ -154,6 +162,51 @@ impl<'de> Deserialize<'de> for CurrencyCode {
             Currency::recorded(&<[u8; 3]>::deserialize(deserializer)?)
         };
         currency.map(Self).map_err(D::Error::custom)
+    }
+}
+
+/// A status: as one byte, or as text.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct StatusCode(pub(super) Status);
+
+impl StatusCode {
+    /// Numbers in logs, never used again for another status.
+    const fn number(self) -> u8 {
+        match self.0 {
+            Status::Placed => 1,
+            Status::Confirmed => 2,
+            Status::Paid => 3,
+            Status::Shipped => 4,
+            Status::Delivered => 5,
+            Status::Cancelled => 6,
+            Status::Refunded => 7,
+        }
+    }
+
+    pub(super) fn from_number(number: u8) -> Option<Self> {
+        let mut all = Status::ALL.iter().copied().map(Self);
+        all.find(|status| status.number() == number)
+    }
+}
+
+impl Serialize for StatusCode {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            self.0.name().serialize(serializer)
+        } else {
+            self.number().serialize(serializer)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for StatusCode {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let status = if deserializer.is_human_readable() {
+            Status::parse(&Text::deserialize(deserializer)?.0).map(Self)
+        } else {
+            Self::from_number(u8::deserialize(deserializer)?)
+        };
+        status.ok_or_else(|| D::Error::custom("there is no such status"))
     }
 }
 

@@ -10,7 +10,8 @@ use super::stored::{Stored, v1, v2};
 use super::{binary, encode};
 use crate::codec::Codec;
 use crate::{
-    Amount, Currency, CustomerId, Event, EventContext, Idempotency, Line, LineId, Quantity, Sku,
+    Amount, Currency, CustomerId, Event, EventContext, Idempotency, LastOrdered, Line, LineId,
+    Quantity, Sku, Snapshot, Status, Timestamp, Version,
 };
 
 fn check<'a, T>(bytes: &'a [u8])
@@ -45,16 +46,44 @@ fn check_every_layout(bytes: &[u8]) {
     check::<v1::OrderDelivered<'_>>(bytes);
     check::<v1::OrderRefunded<'_>>(bytes);
     check::<v1::OrderCancelled<'_>>(bytes);
+    check::<v1::OrderSnapshot<'_>>(bytes);
 }
 
-/// A record with every part there is.
-fn full_record() -> Vec<u8> {
-    let line = |id, units, price| Line {
+fn line(id: u32, units: u32, price: i64) -> Line<'static> {
+    Line {
         id: LineId::new(id).unwrap(),
         sku: Sku::new("größe 38").unwrap(),
         quantity: Quantity::new(units).unwrap(),
         unit_price: Amount::new(price).unwrap(),
+    }
+}
+
+/// A snapshot with every part there is.
+fn full_snapshot() -> Vec<u8> {
+    let snapshot = Snapshot {
+        version: Version::new(251),
+        status: Status::Refunded,
+        customer_id: CustomerId::new("c-1042").unwrap(),
+        currency: Currency::parse("EUR").unwrap(),
+        lines: vec![line(2, 251, 65_536)],
+        next_line_id: LineId::new(3).unwrap(),
+        paid: Amount::new(1 << 40).unwrap(),
+        refunded: Amount::new(250).unwrap(),
+        metadata: [("channel".into(), "web".into())].into(),
+        placed_at: Timestamp::from_micros(1 << 50),
+        last_ordered: vec![LastOrdered {
+            sku: Sku::new("gone").unwrap(),
+            at: Timestamp::from_micros(1 << 51),
+        }],
     };
+    let event = Event::OrderSnapshot(Box::new(snapshot));
+    let mut bytes = Vec::new();
+    encode(Codec::Bincode, &event, &EventContext::default(), &mut bytes);
+    bytes
+}
+
+/// A record with every part there is.
+fn full_record() -> Vec<u8> {
     let event = Event::OrderPlaced {
         customer_id: CustomerId::new("c-1042").unwrap(),
         currency: Currency::parse("EUR").unwrap(),
@@ -84,20 +113,22 @@ fn full_record() -> Vec<u8> {
 
 #[test]
 fn both_readers_agree_on_a_full_record_cut_anywhere() {
-    let bytes = full_record();
-    for length in 0..=bytes.len() {
-        check_every_layout(&bytes[..length]);
+    for bytes in [full_record(), full_snapshot()] {
+        for length in 0..=bytes.len() {
+            check_every_layout(&bytes[..length]);
+        }
     }
 }
 
 #[test]
 fn both_readers_agree_on_a_full_record_with_any_one_byte_changed() {
-    let record = full_record();
-    for index in 0..record.len() {
-        for byte in [0, 1, 2, 16, 250, 251, 252, 253, 254, 255] {
-            let mut bytes = record.clone();
-            bytes[index] = byte;
-            check_every_layout(&bytes);
+    for record in [full_record(), full_snapshot()] {
+        for index in 0..record.len() {
+            for byte in [0, 1, 2, 16, 250, 251, 252, 253, 254, 255] {
+                let mut bytes = record.clone();
+                bytes[index] = byte;
+                check_every_layout(&bytes);
+            }
         }
     }
 }

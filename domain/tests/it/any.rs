@@ -4,8 +4,9 @@ use std::borrow::Cow;
 
 use order_domain::codec::Codec;
 use order_domain::{
-    Amount, Command, Currency, CustomerId, Event, EventContext, Idempotency, Line, LineId,
-    Metadata, NewLine, Order, PlaceOrder, Quantity, Sku,
+    Amount, Command, Currency, CustomerId, Event, EventContext, Idempotency, LastOrdered, Line,
+    LineId, Metadata, NewLine, Order, PlaceOrder, Quantity, Sku, Snapshot, Status, Timestamp,
+    Version,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -125,6 +126,43 @@ fn free_text() -> impl Strategy<Value = Option<Cow<'static, str>>> {
     option::of("\\PC{0,40}|[\\x00-\\x7f]{0,10}".prop_map(Cow::Owned))
 }
 
+/// Any snapshot there can be, whether an order can be so or not.
+fn snapshot() -> impl Strategy<Value = Snapshot<'static>> {
+    let last_ordered = (id_text(), 0..3_000_000_u64).prop_map(|(sku, at)| LastOrdered {
+        sku: Sku::new(sku).unwrap(),
+        at: Timestamp::from_micros(at),
+    });
+    let amounts = (amount(), amount());
+    let rest = (metadata(), 0..3_000_000_u64, vec(last_ordered, 0..3));
+    let status = prop::sample::select(Status::ALL);
+    (
+        (any::<u32>(), status, id_text(), currency()),
+        (vec(line(), 0..4), 1..6_u32),
+        amounts,
+        rest,
+    )
+        .prop_map(
+            |(
+                (version, status, customer_id, currency),
+                (lines, next_line_id),
+                (paid, refunded),
+                (metadata, placed_at, last_ordered),
+            )| Snapshot {
+                version: Version::new(version),
+                status,
+                customer_id: CustomerId::new(customer_id).unwrap(),
+                currency,
+                lines,
+                next_line_id: LineId::new(next_line_id).unwrap(),
+                paid,
+                refunded,
+                metadata,
+                placed_at: Timestamp::from_micros(placed_at),
+                last_ordered,
+            },
+        )
+}
+
 /// Any event there can be, whether it fits or not.
 pub(crate) fn event() -> impl Strategy<Value = Event<'static>> {
     prop_oneof![
@@ -149,6 +187,7 @@ pub(crate) fn event() -> impl Strategy<Value = Event<'static>> {
         (amount(), free_text())
             .prop_map(|(amount, reason)| Event::OrderRefunded { amount, reason }),
         free_text().prop_map(|reason| Event::OrderCancelled { reason }),
+        snapshot().prop_map(|snapshot| Event::OrderSnapshot(Box::new(snapshot))),
     ]
 }
 

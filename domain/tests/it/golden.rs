@@ -11,8 +11,8 @@ use std::path::PathBuf;
 
 use order_domain::codec::{Codec, RecordHeader, decode, encode, newest_schema};
 use order_domain::{
-    Amount, Currency, CustomerId, Event, EventContext, EventKind, Idempotency, Line, LineId,
-    Metadata, Quantity, RecordedEvent, Sku,
+    Amount, Currency, CustomerId, Event, EventContext, EventKind, Idempotency, LastOrdered, Line,
+    LineId, Metadata, Quantity, RecordedEvent, Sku, Snapshot, Status, Timestamp, Version,
 };
 
 /// An event with the name of its case and the schemas it has files in.
@@ -48,6 +48,30 @@ fn placed(metadata: &[(&str, &str)]) -> Event<'static> {
             .iter()
             .map(|(key, value)| (String::from(*key), String::from(*value)))
             .collect::<Metadata>(),
+    }
+}
+
+/// A delivered order of which some was paid back, with a line added and one removed on its way.
+fn snapshot() -> Snapshot<'static> {
+    let last = |sku, at_us| LastOrdered {
+        sku: Sku::new(sku).unwrap(),
+        at: Timestamp::from_micros(at_us),
+    };
+    Snapshot {
+        version: Version::new(9),
+        status: Status::Delivered,
+        customer_id: CustomerId::new("c-1042").unwrap(),
+        currency: Currency::parse("EUR").unwrap(),
+        lines: vec![line(1, "SKU-1", 2, 1999), line(3, "größe 38", 1, 300)],
+        next_line_id: LineId::new(4).unwrap(),
+        paid: amount(4298),
+        refunded: amount(300),
+        metadata: [("channel".into(), "web".into())].into(),
+        placed_at: Timestamp::from_micros(1_795_374_000_000_001),
+        last_ordered: vec![
+            last("SKU-2", 1_795_374_000_000_001),
+            last("größe 38", 1_795_374_060_000_000),
+        ],
     }
 }
 
@@ -148,6 +172,25 @@ fn cases() -> Vec<Case> {
             &[1],
             Event::OrderCancelled { reason: text("") },
             context(),
+        ),
+        case(
+            "bare",
+            &[1],
+            Event::OrderSnapshot(Box::new(Snapshot {
+                status: Status::Cancelled,
+                paid: amount(0),
+                refunded: amount(0),
+                metadata: Metadata::new(),
+                last_ordered: Vec::new(),
+                ..snapshot()
+            })),
+            none(),
+        ),
+        case(
+            "full",
+            &[1],
+            Event::OrderSnapshot(Box::new(snapshot())),
+            none(),
         ),
     ]
 }

@@ -9,4 +9,5 @@ mod laws;
 mod limits;
 mod misfits;
 mod rules;
+mod snapshots;
 mod values;

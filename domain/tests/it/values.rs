@@ -125,7 +125,7 @@ fn names_are_read_back() {
     }
     assert_eq!(Status::parse("Placed"), None);
     assert_eq!(EventKind::from_number(0), None);
-    assert_eq!(EventKind::from_number(10), None);
+    assert_eq!(EventKind::from_number(11), None);
 }
 
 #[test]

@@ -2,10 +2,13 @@
 
 use std::borrow::Cow;
 
-use super::{CurrencyCode, Fingerprint, Lines, MinorUnits, Parts, Stored, Text, layout, v2};
+use super::{
+    CurrencyCode, Fingerprint, Lines, MinorUnits, Parts, StatusCode, Stored, Text, layout, v2,
+};
 use crate::{
-    Event, EventContext, Idempotency as DomainIdempotency, Line as DomainLine, LineId, Quantity,
-    Sku,
+    CustomerId, Event, EventContext, Idempotency as DomainIdempotency,
+    LastOrdered as DomainLastOrdered, Line as DomainLine, LineId, Metadata, Quantity, Sku,
+    Snapshot, Timestamp, Version,
 };
 
 layout! {
@@ -133,6 +136,38 @@ layout! {
     }
 }
 
+layout! {
+    /// All events up to a version, told as one.
+    OrderSnapshot<'a> {
+        version: u32,
+        status: StatusCode,
+        #[serde(borrow)]
+        customer_id: Text<'a>,
+        currency: CurrencyCode,
+        #[serde(borrow)]
+        lines: Lines<'a>,
+        next_line_id: u32,
+        paid: MinorUnits,
+        refunded: MinorUnits,
+        #[serde(default)]
+        metadata: Cow<'a, Metadata>,
+        placed_at_us: u64,
+        #[serde(borrow, default)]
+        last_ordered: Vec<LastOrdered<'a>>,
+        #[serde(borrow)]
+        context: Option<Context<'a>>,
+    }
+}
+
+layout! {
+    /// When a SKU was last put on an order.
+    LastOrdered<'a> {
+        #[serde(borrow)]
+        sku: Text<'a>,
+        at_us: u64,
+    }
+}
+
 impl<'a> Stored<'a> for OrderPlaced<'a> {
     #[inline(always)]
     fn event(self) -> Result<Parts<'a>, String> {
@@ -213,12 +248,61 @@ impl<'a> Stored<'a> for OrderCancelled<'a> {
     }
 }
 
+impl<'a> OrderSnapshot<'a> {
+    pub(in crate::codec) fn of(snapshot: &'a Snapshot<'_>, context: Option<Context<'a>>) -> Self {
+        let last_ordered = snapshot.last_ordered.iter().map(|last| LastOrdered {
+            sku: last.sku.as_str().into(),
+            at_us: last.at.as_micros(),
+        });
+        Self {
+            version: snapshot.version.get(),
+            status: StatusCode(snapshot.status),
+            customer_id: snapshot.customer_id.as_str().into(),
+            currency: snapshot.currency.into(),
+            lines: Lines::Written(&snapshot.lines),
+            next_line_id: snapshot.next_line_id.get(),
+            paid: snapshot.paid.into(),
+            refunded: snapshot.refunded.into(),
+            metadata: Cow::Borrowed(&snapshot.metadata),
+            placed_at_us: snapshot.placed_at.as_micros(),
+            last_ordered: last_ordered.collect(),
+            context,
+        }
+    }
+}
+
+impl<'a> Stored<'a> for OrderSnapshot<'a> {
+    fn event(self) -> Result<Parts<'a>, String> {
+        let last_ordered = self.last_ordered.into_iter().map(|last| {
+            Ok(DomainLastOrdered {
+                sku: sku(last.sku)?,
+                at: Timestamp::from_micros(last.at_us),
+            })
+        });
+        let snapshot = Snapshot {
+            version: Version::new(self.version),
+            status: self.status.0,
+            customer_id: CustomerId::new(self.customer_id.0)
+                .map_err(|error| format!("the customer id {error}"))?,
+            currency: self.currency.0,
+            lines: self.lines.lines()?,
+            next_line_id: LineId::new(self.next_line_id).ok_or("the next line has the number 0")?,
+            paid: self.paid.amount()?,
+            refunded: self.refunded.amount()?,
+            metadata: self.metadata.into_owned(),
+            placed_at: Timestamp::from_micros(self.placed_at_us),
+            last_ordered: last_ordered.collect::<Result<_, String>>()?,
+        };
+        Ok((Event::OrderSnapshot(Box::new(snapshot)), self.context))
+    }
+}
+
 impl<'a> Line<'a> {
     #[inline(always)]
     pub(super) fn line(self) -> Result<DomainLine<'a>, String> {
         Ok(DomainLine {
             id: LineId::new(self.line_id).ok_or("a line has the number 0")?,
-            sku: Sku::new(self.sku.0).map_err(|error| format!("a SKU {error}"))?,
+            sku: sku(self.sku)?,
             quantity: Quantity::new(self.quantity).map_err(|error| error.to_string())?,
             unit_price: self.unit_price.amount()?,
         })
@@ -263,6 +347,11 @@ impl<'a> Context<'a> {
             request_id: text(self.request_id),
         }
     }
+}
+
+#[inline(always)]
+fn sku(text: Text<'_>) -> Result<Sku<'_>, String> {
+    Sku::new(text.0).map_err(|error| format!("a SKU {error}"))
 }
 
 #[inline(always)]
