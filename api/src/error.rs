@@ -57,7 +57,7 @@ problem_kinds! {
     InvalidHeader = BAD_REQUEST, "invalid-header", "A header cannot be read";
     /// A query parameter is unknown or cannot be read. `detail` names it.
     InvalidQuery = BAD_REQUEST, "invalid-query", "A query parameter cannot be read";
-    /// The `Sync-Token` was not made by this log, or before it was repartitioned: `detail` says which.
+    /// The `Sync-Token` was not made by this log, or before it was repartitioned or compacted: `detail` says which.
     InvalidSyncToken = BAD_REQUEST, "invalid-sync-token", "The Sync-Token is not one of this service";
     /// The request has no bearer token that this service knows.
     Unauthenticated = UNAUTHORIZED, "unauthenticated", "A bearer token is needed";
@@ -93,6 +93,9 @@ problem_kinds! {
     ProjectionBusy = CONFLICT, "projection-busy", "The projection cannot do this now";
     /// The store keeps all events in one file, which has no segments to rotate. Nothing changed.
     RotationUnsupported = CONFLICT, "rotation-unsupported", "This store has nothing to rotate";
+    /// The order had this version, or existed at this time, and its history of then is no longer kept: the log was
+    /// compacted. `detail` says with which version the history begins.
+    VersionCompacted = GONE, "version-compacted", "The order's history of then is no longer kept";
     /// `If-Match` names no version that the order has. `ETag` and `current_version` tell the present one.
     VersionMismatch = PRECONDITION_FAILED, "version-mismatch", "The order has another version";
     /// `min_version` is more than the order has, and the read model has caught up: no such version exists yet.

@@ -117,7 +117,7 @@ fn start(shared: &Shared, query: &FeedQuery, headers: &HeaderMap) -> Result<Feed
             let former = &shared.former_seals;
             let outdated = former.iter().any(|seal| FeedPosition::is_of(text, *seal));
             let detail = if outdated {
-                "Last-Event-ID is from before the log was rewritten into other partitions: begin anew, without it"
+                "Last-Event-ID is from before the log was rewritten: begin anew, without it"
             } else {
                 "Last-Event-ID is none that this service's feed has shown"
             };

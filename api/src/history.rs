@@ -1,7 +1,8 @@
 //! An order's story, out of the log: its events, and the order as it was at a version or at a time.
 //!
 //! The read model's row leads to the order's last frame; every frame leads to the one before. So a story costs as many
-//! steps as the order has had commands, whatever the log's size.
+//! steps as the order has had commands, whatever the log's size. In a log that was compacted, a story may begin with a
+//! snapshot: what it stands for can be told no more, and a moment before it is refused as such.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::header::LINK;
 use axum::http::{HeaderMap, StatusCode, Uri};
-use order_domain::{Order, OrderId, Timestamp, Version, fold_owned};
+use order_domain::{Event, Order, OrderId, Timestamp, Version, fold_owned};
 use order_projector_workers::{Offset, PartitionReader};
 use serde::Deserialize;
 
@@ -17,7 +18,7 @@ use crate::answer::{self, Answer};
 use crate::api::Shared;
 use crate::error::{Problem, ProblemKind};
 use crate::event_json::EventJson;
-use crate::frames::{StoryError, each_event, visit_frame};
+use crate::frames::{StoryError, StoryEvent, each_event, visit_frame};
 use crate::order_path::OrderPath;
 use crate::query;
 use crate::readers::OrderRead;
@@ -173,8 +174,11 @@ pub(crate) async fn order_at(
         let bases = walk(log, id, last_frame, Version::NONE)?;
         Ok(fold_until(log, &bases, id, moment)?)
     });
-    let order = folded.await?.ok_or_else(|| no_such_moment(id, moment))?;
-    Ok((order, read))
+    match folded.await? {
+        Found::Order(order) => Ok((*order, read)),
+        Found::Never => Err(no_such_moment(id, moment)),
+        Found::Compacted { from } => Err(compacted(id, moment, from)),
+    }
 }
 
 /// Whether a parked order was at that moment as its row and what is behind it say. A time may be later than an event that
@@ -195,14 +199,37 @@ fn no_such_moment(id: OrderId, moment: Moment) -> Problem {
     Problem::new(ProblemKind::VersionNotFound, detail)
 }
 
-/// The order after its events up to `moment`; `None` if there is none by then.
+fn compacted(id: OrderId, moment: Moment, from: Version) -> Problem {
+    let wanted = match moment {
+        Moment::Version(version) => format!("version {version}"),
+        Moment::Time(time) => format!("its state at {time}"),
+    };
+    Problem::new(
+        ProblemKind::VersionCompacted,
+        format!("order {id}: {wanted} is no longer kept, its history begins with version {from}"),
+    )
+}
+
+/// What the log has of a moment.
+enum Found {
+    Order(Box<Order>),
+    /// The order was not there by then, or never had the version.
+    Never,
+    /// Its events of then are no more: what the log has begins with this version.
+    Compacted {
+        from: Version,
+    },
+}
+
+/// The order after its events up to `moment`.
 fn fold_until(
     log: &dyn PartitionReader,
     bases: &[Offset],
     id: OrderId,
     moment: Moment,
-) -> Result<Option<Order>, StoryError> {
+) -> Result<Found, StoryError> {
     let mut order = None;
+    let mut compacted = None;
     for base in bases {
         let flow = visit_frame(log, *base, |frame| {
             each_event(frame, |event| {
@@ -211,6 +238,7 @@ fn fold_until(
                     Moment::Time(time) => event.at <= time,
                 };
                 if !within {
+                    compacted = stood_for(&event, moment).then_some(event.version);
                     return Ok(ControlFlow::Break(()));
                 }
                 let offset = event.offset;
@@ -223,7 +251,20 @@ fn fold_until(
             break;
         }
     }
-    Ok(order)
+    Ok(match (order, compacted) {
+        (Some(order), _) => Found::Order(Box::new(order)),
+        (None, Some(from)) => Found::Compacted { from },
+        (None, None) => Found::Never,
+    })
+}
+
+/// Whether an event is the snapshot of events that included a moment.
+fn stood_for(event: &StoryEvent<'_>, moment: Moment) -> bool {
+    match (&event.recorded.event, moment) {
+        (Event::OrderSnapshot(_), Moment::Version(version)) => version > Version::NONE,
+        (Event::OrderSnapshot(snapshot), Moment::Time(time)) => time >= snapshot.placed_at,
+        _ => false,
+    }
 }
 
 fn last_frame(read: &OrderRead, id: OrderId) -> Result<Offset, Problem> {

@@ -132,7 +132,7 @@ pub(crate) fn sync_tokens(
                     .iter()
                     .any(|seal| SyncToken::parse(text, *seal).is_some());
                 let detail = if outdated {
-                    "the Sync-Token is from before the log was rewritten into other partitions: read without it".to_owned()
+                    "the Sync-Token is from before the log was rewritten: read without it".to_owned()
                 } else {
                     format!("a Sync-Token is what this service's writes return, at most {TOKENS_MAX} of them")
                 };

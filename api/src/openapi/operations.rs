@@ -144,6 +144,7 @@ const READ_PROBLEMS: &[ProblemKind] = &[
     ProblemKind::InvalidSyncToken,
     ProblemKind::OrderNotFound,
     ProblemKind::VersionNotFound,
+    ProblemKind::VersionCompacted,
     ProblemKind::VersionNotReached,
     ProblemKind::HistoryTooLong,
     ProblemKind::Overloaded,
@@ -393,7 +394,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
         id: "listOrderEvents",
         tag: "history",
         summary: "What happened to an order",
-        description: "Oldest first, from the log. Follow `Link: rel=\"next\"` for more.",
+        description: "Oldest first, from the log. Follow `Link: rel=\"next\"` for more. Where the log was compacted, the \
+                      events of an order that was closed long ago are told as one, `OrderSnapshot`.",
         parameters: &[
             "OrderId",
             "AfterVersion",

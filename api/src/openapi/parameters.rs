@@ -101,12 +101,16 @@ pub(super) fn all() -> Vec<(&'static str, Parameter)> {
             query(
                 "at_version",
                 integer(1, i64::from(u32::MAX)),
-                "The order as it was at this version.",
+                "The order as it was at this version; 410 if its history begins later, because the log was compacted.",
             ),
         ),
         (
             "AsOf",
-            query("as_of", time(), "The order as it was at this time."),
+            query(
+                "as_of",
+                time(),
+                "The order as it was at this time; 410 if its history begins later, because the log was compacted.",
+            ),
         ),
         (
             "AfterVersion",
