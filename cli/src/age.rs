@@ -1,6 +1,8 @@
 //! How old something is, as a flag says it: `90d`, `12h`, `30m`, `45s`.
 
+use std::fmt;
 use std::str::FromStr;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A length of time, in whole seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +15,25 @@ impl Age {
     pub(crate) const fn as_micros(self) -> u64 {
         self.seconds.saturating_mul(1_000_000)
     }
+}
+
+impl fmt::Display for Age {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [(24 * 60 * 60, 'd'), (60 * 60, 'h'), (60, 'm')];
+        let whole = units
+            .into_iter()
+            .find(|(seconds, _)| self.seconds > 0 && self.seconds.is_multiple_of(*seconds));
+        let (seconds, unit) = whole.unwrap_or((1, 's'));
+        write!(formatter, "{}{unit}", self.seconds / seconds)
+    }
+}
+
+/// The wall clock, in microseconds since the Unix epoch.
+pub(crate) fn now_micros() -> u64 {
+    let since_epoch = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX)
 }
 
 impl FromStr for Age {
@@ -52,7 +73,9 @@ mod tests {
             ("12h", 43_200),
             ("90d", 7_776_000),
         ] {
-            assert_eq!(text.parse(), Ok(Age { seconds }));
+            let age = Age { seconds };
+            assert_eq!(text.parse(), Ok(age));
+            assert_eq!(age.to_string(), text);
         }
         for wrong in [
             "",

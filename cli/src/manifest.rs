@@ -40,13 +40,14 @@ pub(crate) struct Manifest {
     pub(crate) store: Store,
     /// When the directory was made.
     pub(crate) created_at: jiff::Timestamp,
-    /// What of the log was written before it had its present partitions, if any of it was.
+    /// What of the log was written before it had its present identity, if any of it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) rewritten: Option<Rewritten>,
 }
 
-/// The part of a log that came from another one, by `log repartition` or `log import`. Its orders are where their ids
-/// belong, but the idempotency keys they were placed with may belong in other partitions.
+/// The part of a log that came from another one, by `log repartition`, `log compact` or `log import`. Its orders are where
+/// their ids belong, but the idempotency keys they were placed with may belong in other partitions. `log compact` moves no
+/// order: what it says here is what was said before it, or that there is no such part.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Rewritten {
     /// When.

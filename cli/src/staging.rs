@@ -174,7 +174,7 @@ pub(crate) fn refuse_occupied(data_dir: &Path, command: &str) -> Result<(), Fail
 
 /// Tells of what an interrupted command left in a data directory that is fine without it.
 pub(crate) fn tell_of_leftovers(data_dir: &Path) {
-    for command in ["restore", "log import", "log repartition"] {
+    for command in ["restore", "log import", "log repartition", "log compact"] {
         let path = data_dir.join(name_of(command));
         if path.exists() {
             tracing::warn!(

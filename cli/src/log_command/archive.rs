@@ -3,12 +3,10 @@
 //! The service must be stopped: a data directory has one process that writes it. What is archived reads as before, by every
 //! reader, a little slower; an order whose history is asked for often should stay plain, hence `--keep-last`.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use order_log::DataLock;
 use order_log::segmented::{SegmentInfo, SegmentedLog, archive_segment};
 
-use crate::age::Age;
+use crate::age::{Age, now_micros};
 use crate::byte_progress::ByteProgress;
 use crate::config::DataDirectoryFlags;
 use crate::engine;
@@ -161,14 +159,6 @@ fn bytes(count: u64) -> String {
         (MIB, "MiB")
     };
     format!("{}.{} {name}", count / unit, count % unit * 10 / unit)
-}
-
-/// The wall clock, in microseconds since the Unix epoch.
-fn now_micros() -> u64 {
-    let since_epoch = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -2,10 +2,11 @@
 //!
 //! `ls` and `dump` change nothing and need no lock: beside a running service they show what was in the files when they
 //! were opened, the last records of which a crash might still take. `verify` wants the log to stand still, so it takes
-//! the data directory's lock like a service does, and so do those that change something: `repair`,
-//! `archive`, and `rotate` unless it asks a running service.
+//! the data directory's lock like a service does, and so do those that change something: `repair`, `repartition`,
+//! `archive`, `compact`, and `rotate` unless it asks a running service.
 
 mod archive;
+mod compact;
 mod dump;
 mod export;
 mod import;
@@ -31,6 +32,7 @@ pub(crate) enum Command {
     Import(import::Arguments),
     Rotate(rotate::Arguments),
     Archive(archive::Arguments),
+    Compact(compact::Arguments),
 }
 
 /// Runs the subcommand.
@@ -48,5 +50,6 @@ pub(crate) fn run(command: &Command) -> Result<(), Failure> {
         Command::Import(arguments) => import::run(arguments),
         Command::Rotate(arguments) => rotate::run(arguments),
         Command::Archive(arguments) => archive::run(arguments),
+        Command::Compact(arguments) => compact::run(arguments),
     }
 }

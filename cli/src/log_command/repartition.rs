@@ -15,31 +15,24 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use order_domain::OrderId;
 use order_log::{EventLog, Offset, PartitionId, ScanLimit};
 use order_outbox::OfflineOutbox;
 use order_partitioner::Partitioner;
 
-use crate::backup::copy_sqlite_file;
 use crate::byte_progress::ByteProgress;
-use crate::config::{Config, DataDirectoryFlags, Store};
+use crate::config::{Config, DataDirectoryFlags};
 use crate::data_directory::DataDirectory;
 use crate::engine;
 use crate::failure::{Failure, usage};
-use crate::manifest::{self, Manifest, Rewritten};
+use crate::manifest::{Manifest, Rewritten};
 use crate::print;
-use crate::rewrite::{Chains, Fingerprint, Merged, NewLog, OwnedFrame};
-use crate::staging::{Retire, Staging, names_in};
+use crate::rewrite::{Chains, Fingerprint, Merged, NewLog, OwnedFrame, beside};
+use crate::staging::Staging;
 
 /// Most events that are kept aside for the outbox. Each is a row of its store, and its order is in its memory.
 const HELD_EVENTS_MAX: u64 = 1_000_000;
-/// Identities of the log that are remembered, to know their tokens by.
-const FORMER_LOG_IDS_MAX: usize = 16;
-/// The outbox's store in the data directory.
-const OUTBOX_STORE: &str = "outbox.db";
-/// A SQLite file's companions.
-const SQLITE_SUFFIXES: [&str; 3] = ["", "-wal", "-shm"];
 
 /// Rewrite the log into another number of partitions; the service must be stopped
 #[derive(Debug, clap::Args)]
@@ -87,7 +80,8 @@ fn rewrite(config: &Config, partitions: u16, discard_old: bool) -> Result<(), Fa
         )
         .into());
     }
-    refuse_without_space(&directory.path, before)?;
+    let as_much_again = beside::file_bytes(&directory.path, before)?;
+    beside::refuse_without_space(&directory, as_much_again)?;
 
     let staging = Staging::begin(&directory.path, "log repartition")?;
     let result = Repartition {
@@ -105,7 +99,7 @@ fn rewrite(config: &Config, partitions: u16, discard_old: bool) -> Result<(), Fa
             return Err(failure);
         }
     };
-    let retire = match retire(&directory, discard_old) {
+    let retire = match beside::retire(&directory, "repartition", discard_old) {
         Ok(retire) => retire,
         Err(failure) => {
             staging.abandon();
@@ -167,10 +161,11 @@ impl Repartition<'_> {
             partitions,
             ..before.clone()
         };
-        let mut outbox = self.copy_outbox()?;
+        let source = &self.config.outbox.source;
+        let mut outbox = beside::copy_outbox(self.directory, self.staging, source)?;
         let cursors = outbox.as_ref().map(OfflineOutbox::cursors);
         if let Some(cursors) = &cursors {
-            check_cursors(cursors, old)?;
+            beside::check_cursors(cursors, old)?;
         }
         let mut told = Told {
             cursors,
@@ -186,31 +181,15 @@ impl Repartition<'_> {
             held = hold_untold(outbox, &*new, &told)?;
             outbox.relocate(&told.to)?;
         }
-        let mut former_log_ids = vec![before.log_id];
-        former_log_ids.extend(before.rewritten.iter().flat_map(|it| &it.former_log_ids));
-        former_log_ids.truncate(FORMER_LOG_IDS_MAX);
         let ends = new.status();
         after.rewritten = Some(Rewritten {
             at: jiff::Timestamp::now(),
             ends: ends.iter().map(|it| it.durable_end.get()).collect(),
             last_append_us,
-            former_log_ids,
+            former_log_ids: beside::former_log_ids(before),
         });
         after.write(self.staging)?;
         Ok(Done { proof, held })
-    }
-
-    /// The outbox's store, as a file of its own in the staging directory.
-    fn copy_outbox(&self) -> Result<Option<OfflineOutbox>, Failure> {
-        let store = self.directory.path.join(OUTBOX_STORE);
-        if !store.exists() {
-            return Ok(None);
-        }
-        copy_sqlite_file(&store, &self.staging.join(OUTBOX_STORE))?;
-        Ok(OfflineOutbox::open(
-            self.staging,
-            &self.config.outbox.source,
-        )?)
     }
 
     /// Writes every frame where it belongs; returns what was written, and the time of the last one.
@@ -310,34 +289,6 @@ fn partition_of(partitioner: Partitioner, frame: &OwnedFrame) -> PartitionId {
     PartitionId::new(partitioner.partition_of(id.text(&mut [0; 36]).as_bytes()))
 }
 
-/// The outbox must be of this log: a cursor in it, between two frames.
-fn check_cursors(cursors: &[Offset], old: &dyn EventLog) -> Result<(), Failure> {
-    let status = old.status();
-    if cursors.len() != status.len() {
-        return Err(anyhow!(
-            "{OUTBOX_STORE} knows {} partitions, the log has {}: it belongs to another log",
-            cursors.len(),
-            status.len()
-        )
-        .into());
-    }
-    for (cursor, partition) in cursors.iter().zip(&status) {
-        // A cursor before the log's start has told nothing of what is there.
-        if *cursor <= partition.start {
-            continue;
-        }
-        let reader = old.reader(partition.partition)?;
-        let limit = ScanLimit {
-            records: 1,
-            ..ScanLimit::NONE
-        };
-        reader
-            .scan(*cursor, limit, &mut |_| ControlFlow::Break(()))
-            .with_context(|| format!("{OUTBOX_STORE} belongs to another log"))?;
-    }
-    Ok(())
-}
-
 /// Reads the new log back and holds it against what was written into it: the same frames, each in its partition, every
 /// order's in their order.
 fn prove(
@@ -422,58 +373,6 @@ fn hold_untold(
         }
     }
     Ok(held)
-}
-
-/// The new log needs as much room again as the old one takes.
-fn refuse_without_space(directory: &Path, manifest: &Manifest) -> Result<(), Failure> {
-    let needed: u64 = match manifest.store {
-        Store::Segmented => {
-            let segments = engine::open_segments(directory, manifest)?.segments()?;
-            segments.iter().map(|segment| segment.bytes).sum()
-        }
-        Store::Jsonl => std::fs::metadata(engine::jsonl_file(directory))
-            .context("measure the log")?
-            .len(),
-    };
-    let free = engine::disk()
-        .free_bytes(directory)
-        .with_context(|| directory.display().to_string())?;
-    if free < needed {
-        return Err(anyhow!(
-            "{} has {free} bytes free, the rewritten log needs about {needed} beside the old one: make room first",
-            directory.display()
-        )
-        .into());
-    }
-    Ok(())
-}
-
-/// What makes room: the old log, the outbox's store, the read model, and a copy of the manifest to know them by.
-fn retire(directory: &DataDirectory, discard: bool) -> Result<Retire, Failure> {
-    let to = format!("before-repartition-{}", directory.manifest.log_id);
-    let kept = directory.path.join(&to);
-    std::fs::create_dir_all(&kept).with_context(|| format!("create {}", kept.display()))?;
-    // Under another name: a service started there would tell every integration event again.
-    let manifest = directory.path.join(manifest::FILE_NAME);
-    std::fs::copy(&manifest, kept.join("manifest.json.retired"))
-        .with_context(|| format!("copy {}", manifest.display()))?;
-    let names = names_in(&directory.path)?.into_iter().filter(|name| {
-        let of_file = |file: &str| {
-            SQLITE_SUFFIXES
-                .iter()
-                .any(|suffix| name.strip_suffix(suffix) == Some(file))
-        };
-        let of_read_model = SQLITE_SUFFIXES.iter().any(|suffix| {
-            name.strip_suffix(suffix)
-                .is_some_and(order_projector_workers::is_read_model)
-        });
-        name == "log" || name == "events.jsonl" || of_file(OUTBOX_STORE) || of_read_model
-    });
-    Ok(Retire {
-        to,
-        names: names.collect(),
-        discard,
-    })
 }
 
 #[cfg(test)]

@@ -20,7 +20,8 @@ pub(crate) fn event_of<'a>(tag: RecordTag, bytes: &'a [u8]) -> anyhow::Result<Re
     Ok(codec::decode(header, bytes)?)
 }
 
-fn encoded(codec: Codec, recorded: &RecordedEvent<'_>) -> (RecordTag, Vec<u8>) {
+/// An event as the record it becomes.
+pub(crate) fn encoded(codec: Codec, recorded: &RecordedEvent<'_>) -> (RecordTag, Vec<u8>) {
     let mut bytes = Vec::new();
     let header = codec::encode(codec, &recorded.event, &recorded.context, &mut bytes);
     let tag = RecordTag {

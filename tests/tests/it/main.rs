@@ -3,6 +3,7 @@
 mod backup;
 mod bad_input;
 mod client;
+mod compact;
 mod configuration;
 mod dashboard;
 mod decisions;
