@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
-use order_outbox::{DEAD_PAGE_MAX, EventId, HeldEvent, Outbox, OutboxError};
+use order_outbox::{DEAD_PAGE_MAX, EventId, HeldEvent, Outbox, OutboxError, OutboxStatus};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -27,6 +27,9 @@ pub(crate) struct OutboxJson {
     /// Why nothing is delivered, if so.
     #[serde(skip_serializing_if = "Option::is_none")]
     trouble: Option<String>,
+    /// The last try that failed since the start, and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_failure: Option<String>,
     /// Events neither delivered nor dead.
     pending: u64,
     /// Those of them that failed and are tried again, or wait behind one that is.
@@ -48,30 +51,58 @@ pub(crate) struct OutboxPartitionJson {
     trouble: Option<String>,
 }
 
+impl From<OutboxStatus> for OutboxJson {
+    fn from(status: OutboxStatus) -> Self {
+        let partitions = status
+            .partitions
+            .into_iter()
+            .map(|partition| OutboxPartitionJson {
+                partition: partition.partition.get(),
+                cursor: partition.cursor.get(),
+                end: partition.end.get(),
+                trouble: partition.trouble,
+            });
+        Self {
+            sink: status.sink.to_string(),
+            running: status.running,
+            trouble: status.trouble,
+            last_failure: status.last_failure,
+            pending: status.pending,
+            backing_off: status.backing_off,
+            dead: status.dead,
+            oldest_waiting_seconds: status.oldest_waiting_seconds,
+            oldest_backing_off_seconds: status.oldest_backing_off_seconds,
+            partitions: partitions.collect(),
+        }
+    }
+}
+
 /// `GET /outbox`
 pub(crate) async fn outbox(State(shared): State<Arc<Shared>>) -> Result<Answer, Problem> {
     let outbox = outbox_of(&shared)?;
     let status = blocking(move || outbox.status()).await?;
-    let partitions = status
-        .partitions
-        .into_iter()
-        .map(|partition| OutboxPartitionJson {
-            partition: partition.partition.get(),
-            cursor: partition.cursor.get(),
-            end: partition.end.get(),
-            trouble: partition.trouble,
-        });
-    Ok(json(&OutboxJson {
-        sink: status.sink.to_string(),
-        running: status.running,
-        trouble: status.trouble,
-        pending: status.pending,
-        backing_off: status.backing_off,
-        dead: status.dead,
-        oldest_waiting_seconds: status.oldest_waiting_seconds,
-        oldest_backing_off_seconds: status.oldest_backing_off_seconds,
-        partitions: partitions.collect(),
-    }))
+    Ok(json(&OutboxJson::from(status)))
+}
+
+/// `POST /outbox/enable`
+pub(crate) async fn enable_outbox(State(shared): State<Arc<Shared>>) -> Result<Answer, Problem> {
+    moved(&shared, Outbox::enable).await
+}
+
+/// `POST /outbox/restart`
+pub(crate) async fn restart_outbox(State(shared): State<Arc<Shared>>) -> Result<Answer, Problem> {
+    moved(&shared, Outbox::restart).await
+}
+
+/// Does something to the outbox, and shows how it stands then.
+async fn moved(
+    shared: &Shared,
+    action: impl FnOnce(&Outbox) -> Result<(), OutboxError> + Send + 'static,
+) -> Result<Answer, Problem> {
+    let outbox = outbox_of(shared)?;
+    let status = blocking(move || action(&outbox).map(|()| outbox.status()));
+    let status = status.await?.map_err(outbox_problem)?;
+    Ok(json(&OutboxJson::from(status)))
 }
 
 #[derive(Debug, Default, Deserialize)]

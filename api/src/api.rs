@@ -283,6 +283,10 @@ impl Api {
                 if let Some(caller) = caller {
                     request.extensions_mut().insert(caller);
                 }
+                if route == Route::OrdersBulk {
+                    let id = AnsweredAs(request_id.clone());
+                    request.extensions_mut().insert(id);
+                }
                 let asked = (route, method);
                 let mut answer = pin!(dispatch(shared, &mut self.router, &clock, asked, request));
                 poll_fn(|context| match overdue(&clock) {
@@ -319,6 +323,10 @@ impl Api {
         Ok(answer)
     }
 }
+
+/// The id that a request is answered with: for those whose answer tells of problems line by line.
+#[derive(Debug, Clone)]
+pub(crate) struct AnsweredAs(pub(crate) HeaderValue);
 
 /// What a request whose time is over is answered with.
 fn overdue(clock: &ConnectionClock) -> Option<Problem> {

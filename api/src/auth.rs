@@ -18,7 +18,7 @@ pub enum Scope {
     Read,
     /// Commands.
     Write,
-    /// Projections and outbox.
+    /// Projections, outbox and log.
     Admin,
 }
 
@@ -68,6 +68,8 @@ impl Scope {
             | Route::DeadLetter
             | Route::Redrive
             | Route::RedriveAll
+            | Route::EnableOutbox
+            | Route::RestartOutbox
             | Route::LogRotate => Some(Self::Admin),
             Route::Orders
             | Route::OrdersBulk

@@ -18,13 +18,14 @@ use order_command_workers::{CommandOutcome, CommandRequest, IdempotencyRequest, 
 use order_domain::Idempotency;
 use tokio::sync::watch;
 
-use crate::api::Shared;
+use crate::api::{AnsweredAs, Shared};
 use crate::body::refuse_coding;
 use crate::connection_clock::ConnectionClock;
 use crate::error::{Problem, ProblemKind};
 use crate::order_body::{PlaceOrderBody, parse};
 use crate::request_headers;
 use crate::sync_token::SyncToken;
+use crate::writes::key_required;
 
 /// Longest time a client may take to send the next piece.
 const PIECE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -58,6 +59,9 @@ pub(crate) async fn orders(
             ),
         ));
     }
+    if key.is_none() && shared.config.require_idempotency_key {
+        return Err(key_required());
+    }
     let request_id = request_headers::request_id(request.headers());
     let context = Arc::new(LineContext {
         key: key.map(|key| Idempotency::kept_key(request.extensions().get().copied(), &key)),
@@ -65,6 +69,12 @@ pub(crate) async fn orders(
         request_id: request_id
             .and_then(|id| id.to_str().ok())
             .map(str::to_owned),
+        answered_as: request
+            .extensions()
+            .get()
+            .and_then(|AnsweredAs(id)| id.to_str().ok())
+            .unwrap_or_default()
+            .to_owned(),
     });
     let in_flight = shared.config.bulk_lines_max;
     let lines = Lines::new(
@@ -105,6 +115,8 @@ struct LineContext {
     key: Option<String>,
     traceparent: Option<String>,
     request_id: Option<String>,
+    /// What problems are told under: the client's id, or the one it is answered with.
+    answered_as: String,
 }
 
 /// One line of the request, or why there is none.
@@ -140,7 +152,7 @@ async fn place(shared: Arc<Shared>, context: Arc<LineContext>, line: Line) -> Ve
             .into_bytes()
         }
         Err(problem) => {
-            let request_id = context.request_id.as_deref().unwrap_or_default();
+            let request_id = &context.answered_as;
             problem.log(request_id);
             let status = problem.kind().status().as_u16();
             let head = format!("{{\"line\":{number},\"status\":{status},\"problem\":");

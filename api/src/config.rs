@@ -33,6 +33,8 @@ pub struct ApiConfig {
     pub bulk_lines_max: usize,
     /// Whether every command on an existing order must carry `If-Match` (428 otherwise).
     pub require_if_match: bool,
+    /// Whether every POST that changes an order must carry `Idempotency-Key` (400 otherwise).
+    pub require_idempotency_key: bool,
     /// Who may use the API; without any, everybody who reaches it.
     pub tokens: Vec<BearerToken>,
     /// What to prove the service with; without it, HTTP is not encrypted.
@@ -61,6 +63,7 @@ impl Default for ApiConfig {
             feeds_max: 256,
             bulk_lines_max: 1000,
             require_if_match: false,
+            require_idempotency_key: false,
             tokens: Vec::new(),
             tls: None,
             certificate_look_every: Duration::from_secs(10),

@@ -53,6 +53,8 @@ problem_kinds! {
     InvalidJson = BAD_REQUEST, "invalid-json", "The body is not JSON";
     /// The body is JSON of the wrong shape: a field is missing, unknown, or of the wrong type. `errors` points at it.
     InvalidRequest = BAD_REQUEST, "invalid-request", "The body has the wrong shape";
+    /// This service is configured to take commands only with `Idempotency-Key`. Nothing changed.
+    IdempotencyKeyRequired = BAD_REQUEST, "idempotency-key-required", "Idempotency-Key is required";
     /// A header cannot be read. `detail` names it.
     InvalidHeader = BAD_REQUEST, "invalid-header", "A header cannot be read";
     /// A query parameter is unknown or cannot be read. `detail` names it.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::{StatusCode, Uri};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use order_domain::OrderId;
 use order_projector_workers::{
     Action, Difference, DifferenceKind, KeptTables, Offset, ParkedOrder, Projection,
@@ -16,6 +16,7 @@ use crate::admin::{blocking, json};
 use crate::answer::{self, Answer};
 use crate::api::Shared;
 use crate::error::{Problem, ProblemKind};
+use crate::request_headers::prefers_async;
 use crate::{query, readers};
 
 /// Parked orders of a page if the client does not say.
@@ -244,41 +245,58 @@ async fn one_projection(shared: Arc<Shared>, which: Projection) -> Result<Answer
 pub(crate) async fn rebuild(
     State(shared): State<Arc<Shared>>,
     uri: Uri,
+    headers: HeaderMap,
 ) -> Result<Answer, Problem> {
-    begin(shared, &uri, Action::Rebuild).await
+    begin(shared, &uri, &headers, Action::Rebuild).await
 }
 
 /// `POST /projections/:name/switch-back`
 pub(crate) async fn switch_back(
     State(shared): State<Arc<Shared>>,
     uri: Uri,
+    headers: HeaderMap,
 ) -> Result<Answer, Problem> {
-    begin(shared, &uri, Action::SwitchBack).await
+    begin(shared, &uri, &headers, Action::SwitchBack).await
 }
 
 /// `POST /projections/:name/discard-old`
 pub(crate) async fn discard_old(
     State(shared): State<Arc<Shared>>,
     uri: Uri,
+    headers: HeaderMap,
 ) -> Result<Answer, Problem> {
-    begin(shared, &uri, Action::DiscardOld).await
+    begin(shared, &uri, &headers, Action::DiscardOld).await
 }
 
 /// `POST /projections/:name/reindex`
 pub(crate) async fn reindex(
     State(shared): State<Arc<Shared>>,
     uri: Uri,
+    headers: HeaderMap,
 ) -> Result<Answer, Problem> {
-    begin(shared, &uri, Action::Reindex).await
+    begin(shared, &uri, &headers, Action::Reindex).await
 }
 
-async fn begin(shared: Arc<Shared>, uri: &Uri, action: Action) -> Result<Answer, Problem> {
+/// Begins what takes its time, whether the client prefers not to wait for it or not; who does is told that it need not.
+async fn begin(
+    shared: Arc<Shared>,
+    uri: &Uri,
+    headers: &HeaderMap,
+    action: Action,
+) -> Result<Answer, Problem> {
     let which = projection_of(uri)?;
     let task = blocking(move || {
         let tasks = shared.projector.here()?.tasks();
         Ok::<_, Problem>(tasks.start(which, action).map(|()| tasks.status()))
     });
-    answer_task(StatusCode::ACCEPTED, task.await??)
+    let mut answer = answer_task(StatusCode::ACCEPTED, task.await??)?;
+    if prefers_async(headers) {
+        let applied = HeaderValue::from_static("respond-async");
+        answer
+            .headers_mut()
+            .insert(answer::PREFERENCE_APPLIED, applied);
+    }
+    Ok(answer)
 }
 
 /// `POST /projections/:name/cancel`

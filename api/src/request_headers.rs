@@ -91,6 +91,19 @@ pub(crate) fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
         })
 }
 
+/// Whether the client prefers not to wait for what it asks for: `Prefer: respond-async` (RFC 7240).
+pub(crate) fn prefers_async(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(PREFER)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|preference| {
+            let token = preference.split(';').next().unwrap_or_default();
+            token.trim().eq_ignore_ascii_case("respond-async")
+        })
+}
+
 /// The request's id, if the client sent one that is fit for headers, logs and events: 1 to 128 printable ASCII
 /// characters without spaces and quotes.
 pub(crate) fn request_id(headers: &HeaderMap) -> Option<&HeaderValue> {
@@ -164,6 +177,11 @@ mod tests {
         let wait = |value| preferred_wait(&headers("prefer", value)).map(|wait| wait.as_secs());
         assert_eq!(wait("wait=5"), Some(5));
         assert_eq!(wait("respond-async, Wait = \"10\"; x=y"), Some(10));
+        assert!(prefers_async(&headers(
+            "prefer",
+            "wait=1, Respond-Async; x=y"
+        )));
+        assert!(!prefers_async(&headers("prefer", "respond-asynchronously")));
         assert_eq!(wait("return=minimal"), None);
         assert_eq!(wait("wait=soon"), None);
         assert_eq!(wait("wait=-1"), None);

@@ -58,6 +58,8 @@ routes! {
     DeadLetter = "/outbox/dead/{id}", "/outbox/dead/:id", [Get];
     Redrive = "/outbox/dead/{id}/redrive", "/outbox/dead/:id/redrive", [Post];
     RedriveAll = "/outbox/dead/redrive", "/outbox/dead/redrive", [Post];
+    EnableOutbox = "/outbox/enable", "/outbox/enable", [Post];
+    RestartOutbox = "/outbox/restart", "/outbox/restart", [Post];
     LogRotate = "/log/rotate", "/log/rotate", [Post];
     OrderEvents = "/orders/{id}/events", "/orders/:id/events", [Get];
     OrdersBulk = "/orders/bulk", "/orders/bulk", [Post];
@@ -94,6 +96,8 @@ impl Route {
                 | Self::DeadLetter
                 | Self::Redrive
                 | Self::RedriveAll
+                | Self::EnableOutbox
+                | Self::RestartOutbox
                 | Self::LogRotate
         )
     }
@@ -175,6 +179,8 @@ impl Route {
             [Some("dead"), Some(""), None, _] => Self::Unmatched,
             [Some("dead"), Some(_), None, _] => Self::DeadLetter,
             [Some("dead"), Some(_), Some("redrive"), None] => Self::Redrive,
+            [Some("enable"), None, ..] => Self::EnableOutbox,
+            [Some("restart"), None, ..] => Self::RestartOutbox,
             _ => Self::Unmatched,
         }
     }
@@ -297,6 +303,7 @@ mod tests {
                     Just("cancel"), Just("refund"), Just("lines"), Just("events"), Just("livez"),
                     Just("readyz"), Just("healthz"), Just("metrics"), Just("7"), Just(""),
                     Just("projections"), Just("pause"), Just("resume"), Just("parked"), Just("rebuild"), Just("outbox"), Just("dead"),
+                    Just("enable"), Just("restart"),
                     Just("redrive"), Just("log"), Just("rotate"), Just("docs"), Just("openapi.json"), Just("orders"),
                     Just("orders"),
                 ],

@@ -41,6 +41,8 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         (Route::DeadLetter, get(admin::dead_letter)),
         (Route::Redrive, post(admin::redrive)),
         (Route::RedriveAll, post(admin::redrive_all)),
+        (Route::EnableOutbox, post(admin::enable_outbox)),
+        (Route::RestartOutbox, post(admin::restart_outbox)),
         (Route::LogRotate, post(admin::rotate_log)),
         (Route::Livez, get(health::livez)),
         (Route::Healthz, get(health::livez)),

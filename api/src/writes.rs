@@ -162,6 +162,14 @@ pub(crate) async fn refund(
     on_existing(&shared, id, command, headers, &body).await
 }
 
+/// The problem of a command that could not be told from its repetition.
+pub(crate) fn key_required() -> Problem {
+    Problem::new(
+        ProblemKind::IdempotencyKeyRequired,
+        "send Idempotency-Key, and the same one when you send the request again",
+    )
+}
+
 async fn on_existing(
     shared: &Shared,
     id: OrderId,
@@ -201,6 +209,11 @@ async fn submit(
     headers: CommandHeaders,
     fingerprinted: &[u8],
 ) -> Result<Answer, Problem> {
+    // A line is removed by DELETE, which can be repeated as it is.
+    let repeatable = matches!(command, Command::RemoveLine(_));
+    if shared.config.require_idempotency_key && headers.key.is_none() && !repeatable {
+        return Err(key_required());
+    }
     let idempotency = headers.key.map(|key| {
         let operation = command.kind().name().as_bytes();
         let order: &[u8] = match &target {

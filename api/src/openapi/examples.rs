@@ -22,6 +22,7 @@ pub(super) fn of_parameter(name: &str) -> Option<Value> {
         "IfMatch" | "IfNoneMatch" => json!("\"1\""),
         "IdempotencyKey" => json!("checkout-17"),
         "Prefer" => json!("wait=1"),
+        "PreferAsync" => json!("respond-async"),
         "RequestId" => json!("checkout-17-try-1"),
         "Traceparent" => json!("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
         _ => return None,

@@ -222,6 +222,14 @@ pub(super) fn all() -> Vec<(&'static str, Parameter)> {
             ),
         ),
         (
+            "PreferAsync",
+            header(
+                "Prefer",
+                custom("preferences"),
+                "`respond-async`: told back in `Preference-Applied`, as this is always answered before it is done.",
+            ),
+        ),
+        (
             "LastEventId",
             header(
                 "Last-Event-ID",

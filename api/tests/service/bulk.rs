@@ -53,6 +53,23 @@ async fn every_line_has_its_outcome_in_its_place() {
 }
 
 #[tokio::test]
+async fn a_lines_problem_has_the_id_that_the_answer_has() {
+    let world = World::new();
+    for sent in [None, Some("nightly-1")] {
+        let mut request = bulk("not json\n", None);
+        if let Some(id) = sent {
+            let id = id.parse().unwrap();
+            request.headers_mut().insert("x-request-id", id);
+        }
+        let answer = world.ask(request).await.expect(StatusCode::OK);
+        let outcome: Value = serde_json::from_str(answer.text.trim()).unwrap();
+        let told = answer.header("x-request-id");
+        assert_eq!(outcome["problem"]["request_id"], *told);
+        assert_eq!(sent.unwrap_or(told), told);
+    }
+}
+
+#[tokio::test]
 async fn more_lines_than_may_be_in_flight_are_all_placed() {
     let config = ApiConfig {
         bulk_lines_max: 7,

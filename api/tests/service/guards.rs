@@ -81,6 +81,8 @@ async fn every_way_in_asks_for_its_own_scope() {
         ("GET", "/outbox".to_owned(), "operates"),
         ("GET", "/outbox/dead".to_owned(), "operates"),
         ("POST", "/outbox/dead/redrive".to_owned(), "operates"),
+        ("POST", "/outbox/enable".to_owned(), "operates"),
+        ("POST", "/outbox/restart".to_owned(), "operates"),
     ] {
         let status = async |token: Option<&str>| {
             let mut request = Request::builder().method(method).uri(&path);
@@ -171,6 +173,56 @@ async fn where_a_precondition_is_required_its_absence_is_told() {
         .body(Body::empty())
         .unwrap();
     world.ask(request).await.expect(StatusCode::OK);
+}
+
+#[tokio::test]
+async fn who_prefers_not_to_wait_for_an_operation_is_told_that_it_need_not() {
+    let world = World::new();
+    for (prefer, applied) in [
+        ("respond-async, wait=5", Some("respond-async")),
+        ("wait=5", None),
+    ] {
+        let request = Request::post("/projections/sku_demand/discard-old")
+            .header("prefer", prefer)
+            .body(Body::empty())
+            .unwrap();
+        let begun = world.ask(request).await.expect(StatusCode::ACCEPTED);
+        let told = begun.headers.get("preference-applied");
+        assert_eq!(told.map(|value| value.to_str().unwrap()), applied);
+        world.until_the_task_is_over().await;
+    }
+}
+
+#[tokio::test]
+async fn where_a_key_is_required_its_absence_is_told_and_changes_nothing() {
+    let config = ApiConfig {
+        require_idempotency_key: true,
+        ..config()
+    };
+    let world = World::with(config);
+    let ask = async |path: &str, kind: &str, key: Option<&str>| {
+        let request = Request::post(path).header("content-type", kind);
+        let request = match key {
+            Some(key) => request.header("idempotency-key", key),
+            None => request,
+        };
+        let body = Body::from(format!("{}\n", an_order()));
+        world.ask(request.body(body).unwrap()).await
+    };
+    for (path, kind) in [
+        ("/orders", "application/json"),
+        ("/orders/bulk", "application/x-ndjson"),
+    ] {
+        let refused = ask(path, kind, None).await;
+        let refused = refused.expect(StatusCode::BAD_REQUEST).json();
+        assert_eq!(refused["code"], "idempotency-key-required", "{path}");
+    }
+    let none = world.get("/orders").await.expect(StatusCode::OK);
+    assert_eq!(none.json()["orders"], json!([]));
+    let placed = ask("/orders", "application/json", Some("k-1")).await;
+    placed.expect(StatusCode::CREATED);
+    let placed = ask("/orders/bulk", "application/x-ndjson", Some("k-2")).await;
+    assert!(placed.text.contains("\"status\":201"), "{}", placed.text);
 }
 
 #[tokio::test]

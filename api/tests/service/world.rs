@@ -252,6 +252,19 @@ impl World {
             .await
     }
 
+    /// Waits for the end of what was begun on a projection's tables.
+    pub(crate) async fn until_the_task_is_over(&self) {
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        loop {
+            let all = self.get("/projections").await.expect(StatusCode::OK).json();
+            if all["task"]["over"] == true {
+                return;
+            }
+            assert!(std::time::Instant::now() < deadline, "{all}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// Places an order and gives its id.
     pub(crate) async fn place(&self) -> String {
         let placed = self

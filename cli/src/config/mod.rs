@@ -88,6 +88,8 @@ pub(crate) struct Api {
     pub(crate) read_patience_ms: u64,
     /// Whether every command on an existing order must carry `If-Match`.
     pub(crate) require_if_match: bool,
+    /// Whether every POST that changes an order must carry `Idempotency-Key`.
+    pub(crate) require_idempotency_key: bool,
     /// Who may use the API; without any, everybody who reaches it.
     pub(crate) tokens: Vec<Token>,
     /// What to prove the service with. Absent: HTTP is not encrypted.
@@ -205,6 +207,7 @@ impl Default for Config {
                 reader_threads: 0,
                 read_patience_ms: 1_000,
                 require_if_match: false,
+                require_idempotency_key: false,
                 tokens: Vec::new(),
                 tls: None,
             },
@@ -285,6 +288,7 @@ impl Config {
             },
             read_patience: Duration::from_millis(self.api.read_patience_ms),
             require_if_match: self.api.require_if_match,
+            require_idempotency_key: self.api.require_idempotency_key,
             tokens: self.tokens()?,
             tls: self.api.tls.as_ref().map(TlsFiles::read).transpose()?,
             idempotency_retention: self.idempotency_retention(),
