@@ -11,13 +11,13 @@ use order_log::segmented::Scrub;
 use order_log::{EventLog, PartitionId, PartitionReader};
 use order_outbox::Outbox;
 use order_projector_workers::{
-    ProjectorConfig, ProjectorWorkers, ReadModel, ReadModelConfig, ReadModelReader,
+    ProjectorConfig, ProjectorWorkers, ReadModel, ReadModelConfig, ReadModelError, ReadModelReader,
 };
 use prometheus::Registry;
 use prometheus::process_collector::ProcessCollector;
 use tracing::info;
 
-use crate::config::Config;
+use crate::config::{Config, PARTITIONS_DEFAULT};
 use crate::data_directory::DataDirectory;
 use crate::engine::{self, Followers};
 use crate::failure::{Failure, usage};
@@ -83,6 +83,29 @@ pub(crate) fn open_log(
     Ok(OpenLog { log, scrub })
 }
 
+/// Refuses more files of the read model than partitions, before a data directory is made for them.
+///
+/// # Errors
+/// A usage failure.
+pub(crate) fn refuse_empty_files(config: &Config) -> Result<(), Failure> {
+    match Manifest::find(&config.data_dir) {
+        Ok(None) => check_files(config, config.partitions.unwrap_or(PARTITIONS_DEFAULT)),
+        // What there is says how many partitions there are, or what is wrong with it, when it is opened.
+        Ok(Some(_)) | Err(_) => Ok(()),
+    }
+}
+
+fn check_files(config: &Config, partitions: u16) -> Result<(), Failure> {
+    if config.read_model_shards <= partitions {
+        return Ok(());
+    }
+    Err(usage!(
+        "configuration: `read_model_shards` is {}, the log has {partitions} partitions: a file without a \
+         partition stays empty, so at most {partitions} make sense",
+        config.read_model_shards
+    ))
+}
+
 /// Where the read model is and how it is spread.
 ///
 /// # Errors
@@ -92,19 +115,23 @@ pub(crate) fn read_model_config(
     manifest: &Manifest,
 ) -> Result<ReadModelConfig, Failure> {
     let partitions = manifest.partitions;
-    if config.read_model_shards > partitions {
-        return Err(usage!(
-            "configuration: `read_model_shards` is {}, the log has {partitions} partitions: a file without a \
-             partition stays empty, so at most {partitions} make sense",
-            config.read_model_shards
-        ));
-    }
+    check_files(config, partitions)?;
     Ok(ReadModelConfig {
         directory: config.data_dir.clone(),
         partitions,
         shards: config.read_model_shards,
         log_id: manifest.log_id.to_string(),
     })
+}
+
+/// What of a read model does not fit is the asker's to change.
+pub(crate) fn unfit(error: ReadModelError) -> Failure {
+    match error {
+        ReadModelError::Unfit(_) | ReadModelError::Incompatible { .. } => {
+            Failure::Usage(error.into())
+        }
+        other => other.into(),
+    }
 }
 
 /// The read model, open for writing, and the workers that fill it. `prepare` is done between the two.
@@ -119,7 +146,7 @@ pub(crate) fn open_read_model(
     prepare: impl FnOnce(&ReadModel) -> Result<(), Failure>,
 ) -> Result<(Arc<ReadModel>, Arc<ProjectorWorkers>), Failure> {
     let step = Instant::now();
-    let read_model = ReadModel::open(read_model_config(config, manifest)?)?;
+    let read_model = ReadModel::open(read_model_config(config, manifest)?).map_err(unfit)?;
     prepare(&read_model)?;
     let retention = config.idempotency_retention().as_micros();
     let projector = ProjectorWorkers::start(

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::OutboxError;
-use crate::webhook::Secrets;
+use crate::webhook::{Secrets, Target};
 
 /// Where events go.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -229,6 +229,9 @@ impl OutboxConfig {
         if self.dead_events_max == 0 {
             return refuse("dead_events_max", "must be at least 1");
         }
+        if self.sink == SinkKind::Webhook {
+            Target::check(self)?;
+        }
         Ok(())
     }
 }
@@ -241,7 +244,7 @@ mod tests {
     fn settings_have_the_names_that_the_environment_gives_them() {
         let config: OutboxConfig = serde_json::from_str(
             r#"{"sink": "webhook",
-                "webhook": {"url": "https://example.com/", "secret": "whsec_a whsec_b", "allow_private": true},
+                "webhook": {"url": "https://example.com/", "secret": "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX", "allow_private": true},
                 "retry": {"attempts": 3, "base_ms": 5, "cap_ms": 50},
                 "file": {"linger_ms": 1}}"#,
         )

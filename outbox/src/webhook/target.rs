@@ -85,6 +85,17 @@ impl Target {
         })
     }
 
+    /// Checks the settings alone: what is wrong should be told before anything is opened.
+    ///
+    /// # Errors
+    /// As [`Target::new`], but for what the system lacks.
+    pub(crate) fn check(config: &OutboxConfig) -> Result<(), OutboxError> {
+        checked_uri(&config.webhook)?;
+        let keys = config.webhook.secret.keys();
+        keys.map_err(|reason| refuse("webhook.secret", reason))?;
+        Ok(())
+    }
+
     /// Sends an event and waits for the answer, within the configured time.
     pub(crate) async fn send(&self, event: &LogEvent<'_>) -> Outcome {
         let request = CloudEvent::decode(event, &self.source)

@@ -172,6 +172,18 @@ fn a_value_that_cannot_be_is_refused_with_its_source() {
         ),
         &["outbox.retry.attempts"],
     );
+    for (url, secret, setting) in [
+        ("ftp://there", "", "outbox.webhook.url"),
+        ("https://user:word@there.example/", "", "outbox.webhook.url"),
+        ("https://there.example/", "short", "outbox.webhook.secret"),
+    ] {
+        let variables = [
+            ("ORDER_SERVICE__OUTBOX__SINK", "webhook"),
+            ("ORDER_SERVICE__OUTBOX__WEBHOOK__URL", url),
+            ("ORDER_SERVICE__OUTBOX__WEBHOOK__SECRET", secret),
+        ];
+        assert_refused(&config(None, &variables, &[]), &[setting]);
+    }
     assert_refused(
         &config(None, &[("ORDER_SERVICE__LISTEN", "nowhere")], &[]),
         &["`listen`", "ORDER_SERVICE__LISTEN"],

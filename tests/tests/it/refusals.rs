@@ -119,7 +119,7 @@ fn a_log_of_another_identity_is_refused() {
     change_manifest(data.path(), |manifest| {
         manifest["log_id"] = json!("00000000-0000-7000-8000-000000000000");
     });
-    assert_says(&refused(data.path(), &[]), FAILED, &[".seg"]);
+    assert_says(&refused(data.path(), &[]), USAGE, &[".seg"]);
 }
 
 #[tokio::test]
@@ -163,11 +163,21 @@ fn a_taken_port_is_refused() {
 }
 
 #[test]
-fn more_read_model_files_than_partitions_are_refused() {
-    let data = tempfile::tempdir().expect("a temporary directory");
-    let refusal = refused(
-        data.path(),
-        &["--partitions", "2", "--read-model-shards", "3"],
-    );
+fn more_read_model_files_than_partitions_are_refused_and_nothing_is_made() {
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let data = place.path().join("data");
+    for (arguments, count) in [
+        (
+            &["--partitions", "2", "--read-model-shards", "3"][..],
+            "2 partitions",
+        ),
+        (&["--read-model-shards", "9"], "4 partitions"),
+    ] {
+        let refusal = refused(&data, arguments);
+        assert_says(&refusal, USAGE, &["read_model_shards", count]);
+        assert!(!data.exists(), "{arguments:?}");
+    }
+    let used = used_directory(&["--partitions", "2"]);
+    let refusal = refused(used.path(), &["--read-model-shards", "3"]);
     assert_says(&refusal, USAGE, &["read_model_shards", "2 partitions"]);
 }
