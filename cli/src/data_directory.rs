@@ -7,7 +7,7 @@ use anyhow::Context;
 use order_log::{DataLock, LogError};
 
 use crate::config::Config;
-use crate::failure::Failure;
+use crate::failure::{Failure, usage};
 use crate::manifest::{self, Manifest};
 use crate::staging;
 
@@ -75,11 +75,7 @@ impl DataDirectory {
     pub(crate) fn own_log(config: &Config) -> Result<Self, Failure> {
         create_durably(&config.data_dir)?;
         let log = DataLock::acquire(&config.data_dir)?;
-        if staging::is_pending(&config.data_dir) {
-            // What is left to do moves the projector's files as well: not under its hands.
-            let _read_model = DataLock::acquire_named(&config.data_dir, PROJECTOR_LOCK)?;
-            staging::finish_pending(&config.data_dir)?;
-        }
+        finish_with_read_model(&config.data_dir)?;
         Self::known(config, Held::Log(log))
     }
 
@@ -100,10 +96,7 @@ impl DataDirectory {
     /// # Errors
     /// A usage failure if it is none; a failure naming the other process if there is one.
     pub(crate) fn own_existing(path: &Path) -> Result<Self, Failure> {
-        if !path.join(manifest::FILE_NAME).exists() && !staging::is_pending(path) {
-            // For its message. Nothing is made in a directory that is somebody else's.
-            Manifest::read(path)?;
-        }
+        refuse_none(path)?;
         let held = Held::All(WholeDirectory::lock(path)?);
         staging::finish_pending(path)?;
         Ok(Self {
@@ -112,6 +105,58 @@ impl DataDirectory {
             _held: held,
         })
     }
+
+    /// Locks a data directory that is there but for its read model, which a projector may be filling, and finishes what an
+    /// interrupted command left.
+    ///
+    /// # Errors
+    /// As [`DataDirectory::own_existing`].
+    pub(crate) fn own_existing_log(path: &Path) -> Result<Self, Failure> {
+        refuse_none(path)?;
+        let log = DataLock::acquire(path)?;
+        finish_with_read_model(path)?;
+        Ok(Self {
+            path: path.to_owned(),
+            manifest: Manifest::read(path)?,
+            _held: Held::Log(log),
+        })
+    }
+}
+
+/// Refuses what is no data directory, before anything is made in it: it is somebody else's.
+fn refuse_none(path: &Path) -> Result<(), Failure> {
+    if !path.join(manifest::FILE_NAME).exists() && !staging::is_pending(path) {
+        // For its message.
+        Manifest::read(path)?;
+    }
+    Ok(())
+}
+
+/// Finishes what an interrupted command left. That moves the projector's files as well: not under its hands.
+fn finish_with_read_model(path: &Path) -> Result<(), Failure> {
+    if staging::is_pending(path) {
+        let _read_model = DataLock::acquire_named(path, PROJECTOR_LOCK)?;
+        staging::finish_pending(path)?;
+    }
+    Ok(())
+}
+
+/// The refusal of a directory that a process owns: by which, and how to ask it instead.
+pub(crate) fn ask_its_owner(failure: Failure, config: &Config) -> Failure {
+    let (Failure::Usage(error) | Failure::Failed(error)) = &failure;
+    let Some(LogError::Locked { holder, path }) = error.downcast_ref() else {
+        return failure;
+    };
+    let address = if path.ends_with(PROJECTOR_LOCK) {
+        config.projector.listen
+    } else {
+        config.admin_listen.unwrap_or(config.listen)
+    };
+    usage!(
+        "{} is owned by process {holder}: ask that service, with --url http://{address} (or where it listens), or stop it \
+         first",
+        config.data_dir.display()
+    )
 }
 
 /// Makes a directory and its parents; on return their names are on stable storage.

@@ -21,6 +21,7 @@ mod log_command;
 mod log_metrics;
 mod logging;
 mod manifest;
+mod outbox_command;
 mod print;
 mod projections_command;
 mod projector_command;
@@ -65,6 +66,8 @@ enum Command {
     Restore(restore::Arguments),
     #[command(subcommand)]
     Projections(projections_command::Command),
+    #[command(subcommand)]
+    Outbox(outbox_command::Command),
     Sql(sql::Arguments),
     Config(config_command::Arguments),
 }
@@ -79,6 +82,7 @@ fn main() -> ExitCode {
         Command::Backup(arguments) => backup::run(&arguments),
         Command::Restore(arguments) => restore::run(&arguments),
         Command::Projections(command) => projections_command::run(&command),
+        Command::Outbox(command) => outbox_command::run(&command),
         Command::Sql(arguments) => sql::run(&arguments),
         Command::Config(arguments) => config_command::run(&arguments),
     };

@@ -11,7 +11,7 @@ use anyhow::{Context, anyhow};
 use order_log::{DataLock, LogError};
 use order_projector_workers::{Drift, Projection};
 
-use super::offline::{projector_config, read_model_config, unfit};
+use super::offline::{projector_config, read_model_config};
 use super::show::{Progress, difference_line};
 use super::view::RowDifference;
 use crate::config::DataDirectoryFlags;
@@ -19,6 +19,7 @@ use crate::engine;
 use crate::failure::{Failure, usage};
 use crate::manifest::Manifest;
 use crate::print;
+use crate::rooms::unfit;
 use crate::staging;
 
 /// Where the log is folded again, within the data directory: where there is space for the rows, there is for a copy.

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use order_log::{EventLog, LogError};
+use order_log::EventLog;
 use order_projector_workers::{
     Action, OfflineProjections, Projection, ProjectorConfig, ReadModel, ReadModelConfig,
     ReadModelError,
@@ -11,10 +11,11 @@ use order_projector_workers::{
 
 use super::view::{OneProjection, Overview, ParkedOrder, Redriven, Task};
 use crate::config::{Config, DataDirectoryFlags};
-use crate::data_directory::{DataDirectory, PROJECTOR_LOCK};
+use crate::data_directory::{DataDirectory, ask_its_owner};
 use crate::engine;
-use crate::failure::{Failure, usage};
+use crate::failure::Failure;
 use crate::manifest::Manifest;
+use crate::rooms::unfit;
 
 /// Parked orders read at once.
 const PARKED_PAGE: usize = 1_000;
@@ -35,7 +36,7 @@ impl Offline {
         let config = flags.load()?.config;
         crate::logging::start(&config.logging)?;
         let directory = DataDirectory::own_existing(&config.data_dir)
-            .map_err(|failure| refused(failure, &config))?;
+            .map_err(|failure| ask_its_owner(failure, &config))?;
         let manifest = &directory.manifest;
         let log = engine::open_read_only(&config.data_dir, manifest)?;
         let read_model = ReadModel::open(read_model_config(&config, manifest)).map_err(unfit)?;
@@ -102,34 +103,6 @@ impl Offline {
 
     pub(super) fn task(&self) -> Option<Task> {
         self.projections.tasks().status().map(Task::from)
-    }
-}
-
-/// The refusal of a directory that a service owns: by whom, and how to ask it.
-fn refused(failure: Failure, config: &Config) -> Failure {
-    let (Failure::Usage(error) | Failure::Failed(error)) = &failure;
-    let Some(LogError::Locked { holder, path }) = error.downcast_ref() else {
-        return failure;
-    };
-    let address = if path.ends_with(PROJECTOR_LOCK) {
-        config.projector.listen
-    } else {
-        config.admin_listen.unwrap_or(config.listen)
-    };
-    usage!(
-        "{} is owned by process {holder}: ask that service, with --url http://{address} (or where it listens), or stop it \
-         first",
-        config.data_dir.display()
-    )
-}
-
-/// What does not fit is the asker's to change.
-pub(super) fn unfit(error: ReadModelError) -> Failure {
-    match error {
-        ReadModelError::Unfit(_) | ReadModelError::Incompatible { .. } => {
-            Failure::Usage(error.into())
-        }
-        other => other.into(),
     }
 }
 
