@@ -17,7 +17,7 @@ use crate::data_directory::{DataDirectory, PROJECTOR_LOCK};
 use crate::engine::{self, Followers};
 use crate::failure::Failure;
 use crate::front::{self, Sockets};
-use crate::readiness;
+use crate::readiness::{self, Disk};
 use crate::rooms::{self, Below, OpenLog, WriteSide};
 
 /// Run the write side and the API, beside an `order-service projector`
@@ -55,6 +55,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let write_side = WriteSide::start(&config, &directory, &*log, &read_model, &registry)?;
 
     let (checked_log, checked_outbox) = (Arc::clone(&log), Arc::clone(&write_side.outbox));
+    let disk = Disk::of(&config);
     let (watched, path) = (Arc::clone(&watch), directory.path.clone());
     let asked = directory.path.clone();
     let below = Below {
@@ -69,7 +70,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         write_side: Some(&write_side),
         registry,
         checks: Box::new(move || {
-            let mut checks = readiness::checks(&*checked_log, scrub.as_deref(), &checked_outbox);
+            let mut checks =
+                readiness::checks(&*checked_log, &disk, scrub.as_deref(), &checked_outbox);
             checks.push(projector_check(&watched, &path));
             checks
         }),

@@ -10,6 +10,8 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{Gauge, IntCounter, IntGauge, IntGaugeVec, Opts};
 
+use crate::readiness::Disk;
+
 /// Asks the log when the metrics are asked for.
 #[derive(Debug)]
 pub(crate) struct LogMetrics {
@@ -112,9 +114,8 @@ impl LogMetrics {
                 .set(gauge(partition.active_segment_bytes));
         }
         // A file system that does not answer shows as its last figure; the log itself says what is wrong with it.
-        if let Ok(space) = rustix::fs::statvfs(&self.directory) {
-            self.disk_free_bytes
-                .set(gauge(space.f_bavail.saturating_mul(space.f_frsize)));
+        if let Ok(free) = Disk::free_bytes(&self.directory) {
+            self.disk_free_bytes.set(gauge(free));
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::data_directory::DataDirectory;
 use crate::engine::Followers;
 use crate::failure::Failure;
 use crate::front::{self, Sockets};
-use crate::readiness;
+use crate::readiness::{self, Disk};
 use crate::rooms::{self, Below, OpenLog, WriteSide};
 
 /// Run the service
@@ -49,6 +49,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let write_side = WriteSide::start(&config, &directory, &*log, &read_model, &registry)?;
 
     let (checked_log, checked_outbox) = (Arc::clone(&log), Arc::clone(&write_side.outbox));
+    let disk = Disk::of(&config);
     let below = Below {
         config: &config,
         manifest,
@@ -58,7 +59,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         write_side: Some(&write_side),
         registry,
         checks: Box::new(move || {
-            readiness::checks(&*checked_log, scrub.as_deref(), &checked_outbox)
+            readiness::checks(&*checked_log, &disk, scrub.as_deref(), &checked_outbox)
         }),
     };
     let scheme = front::scheme(&api_config);
