@@ -112,6 +112,7 @@ struct BoardCollector {
     lag_events: IntGaugeVec,
     checkpoint: IntGaugeVec,
     paused: IntGaugeVec,
+    halted: IntGaugeVec,
     parked: IntGaugeVec,
     wal_bytes: IntGaugeVec,
 }
@@ -139,6 +140,10 @@ impl BoardCollector {
                 "Offset after the last applied event",
             )?,
             paused: gauge("projector_paused", "1 while a projection is paused")?,
+            halted: gauge(
+                "projector_halted",
+                "1 while a projection stands still until an operator does something",
+            )?,
             parked: gauge("projector_parked_orders", "Orders set aside")?,
             wal_bytes: IntGaugeVec::new(
                 Opts::new(
@@ -163,6 +168,7 @@ impl BoardCollector {
             set(&self.lag_events, &labels, behind);
             set(&self.checkpoint, &labels, status.checkpoint.get());
             set(&self.paused, &labels, u64::from(status.paused));
+            set(&self.halted, &labels, u64::from(status.halted.is_some()));
             set(&self.parked, &labels, status.parked_orders);
         }
         for path in board.read_model().paths() {
@@ -172,13 +178,14 @@ impl BoardCollector {
         }
     }
 
-    fn parts(&self) -> [&dyn Collector; 7] {
+    fn parts(&self) -> [&dyn Collector; 8] {
         [
             &self.lag_seconds,
             &self.log_unreadable,
             &self.lag_events,
             &self.checkpoint,
             &self.paused,
+            &self.halted,
             &self.parked,
             &self.wal_bytes,
         ]

@@ -160,6 +160,7 @@ async fn every_metric_that_is_promised_is_there_with_its_type_and_labels() {
         ("projector_lag_events", "gauge", projection),
         ("projector_checkpoint_offset", "gauge", projection),
         ("projector_paused", "gauge", projection),
+        ("projector_halted", "gauge", projection),
         ("projector_errors_total", "counter", projection),
         ("projector_apply_seconds", "histogram", &["partition"]),
         ("log_end_offset", "gauge", &["partition"]),
