@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::service::Service;
+use crate::service::{Service, run};
 use crate::workspace;
 
 #[test]
@@ -64,6 +64,86 @@ fn every_test_and_metric_that_a_document_names_exists() {
         "only {named} names found: is the search broken?"
     );
     assert!(missing.is_empty(), "named and not there: {missing:#?}");
+}
+
+/// Every call of the binary that a document shows, in a block or within a line: the words behind the program's name.
+fn calls_in(text: &str) -> Vec<Vec<String>> {
+    let ends = |letter: char| "`|;&()>#".contains(letter);
+    let joined = text.replace("\\\n", " ");
+    let mut calls = Vec::new();
+    for line in joined.lines() {
+        for (at, name) in line.match_indices("order-service ") {
+            let before = &line[..at];
+            let word = before.split_whitespace().next_back().unwrap_or("$");
+            let is_call =
+                before.ends_with('`') || ["$", "|", "&&"].contains(&word) || word.contains('=');
+            if is_call {
+                let rest = line[at + name.len()..].split(ends).next();
+                let words = rest.unwrap_or_default().split_whitespace();
+                calls.push(words.map(str::to_owned).collect());
+            }
+        }
+    }
+    calls
+}
+
+#[test]
+fn every_subcommand_and_flag_that_a_document_names_exists() {
+    let root = workspace::root();
+    let mut helps: std::collections::BTreeMap<Vec<String>, String> = Default::default();
+    let mut help_of = |subcommand: &[String]| {
+        helps
+            .entry(subcommand.to_vec())
+            .or_insert_with(|| {
+                let mut words = subcommand.to_vec();
+                words.push("--help".to_owned());
+                let help = run(&words);
+                if help.status.success() {
+                    String::from_utf8_lossy(&help.stdout).into_owned()
+                } else {
+                    String::new()
+                }
+            })
+            .clone()
+    };
+    let (mut wrong, mut flags) = (Vec::new(), 0);
+    for document in workspace::files(&root, &[".md"]) {
+        let text = std::fs::read_to_string(&document).expect("the document reads");
+        for call in calls_in(&text) {
+            let flag = |word: &&String| word.starts_with("--") && word.len() > 2;
+            // `serve`, or `log verify`: as much of the call as the binary knows.
+            let known = (1..=2.min(call.len()))
+                .rev()
+                .map(|words| &call[..words])
+                .find(|words| {
+                    let plain = |word: &String| {
+                        word.bytes()
+                            .all(|byte| byte.is_ascii_lowercase() || byte == b'-')
+                            && !word.starts_with('-')
+                    };
+                    words.iter().all(plain) && help_of(words).contains("Usage:")
+                })
+                .map(<[String]>::to_vec);
+            let Some(known) = known else {
+                wrong.push(format!("{}: {call:?}", document.display()));
+                continue;
+            };
+            let help = help_of(&known);
+            for word in call.iter().filter(flag) {
+                flags += 1;
+                let name = word.split('=').next().unwrap_or_default();
+                let name = name.trim_end_matches([',', '.', ':']);
+                if !help.contains(name) {
+                    wrong.push(format!("{}: {known:?} {name}", document.display()));
+                }
+            }
+        }
+    }
+    assert!(
+        flags > 30,
+        "only {flags} flags found: is the search broken?"
+    );
+    assert!(wrong.is_empty(), "named and not there: {wrong:#?}");
 }
 
 /// The commands of the README's consoles that begin with `program`, each with the lines it goes on over.

@@ -17,7 +17,7 @@ use crate::waits::{caught_up, eventually};
 const ORDERS: usize = 150;
 
 /// Places orders and takes some of them further, all with one request; returns their ids.
-async fn place_many(client: &Client, count: usize) -> Vec<String> {
+pub(crate) async fn place_many(client: &Client, count: usize) -> Vec<String> {
     let line = format!("{}\n", an_order());
     let answer = client
         .post("/orders/bulk")
@@ -73,7 +73,7 @@ async fn asked(service: &Service, command: &str, rest: &[&str]) -> String {
 }
 
 /// Changes a row behind the projector's back.
-fn tamper(data: &Path, order: &str) {
+pub(crate) fn tamper(data: &Path, order: &str) {
     let read_model = Connection::open(data.join("read.db")).expect("the read model opens");
     let sql = "UPDATE OrderView SET total = total + 1, currency = 'XXX' WHERE order_id = ?1";
     assert_eq!(read_model.execute(sql, [order]).expect("SQLite writes"), 1);
@@ -86,7 +86,7 @@ fn count_of_integration_events(data: &Path) -> usize {
 
 /// Sets an order aside in a stopped service, as if the event at the end of its partition had not been applicable: the
 /// next one waits behind it.
-fn park(data: &Path, order: &str) {
+pub(crate) fn park(data: &Path, order: &str) {
     let read_model = Connection::open(data.join("read.db")).expect("the read model opens");
     let (partition, last_frame): (i64, i64) = read_model
         .query_row(

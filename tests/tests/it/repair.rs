@@ -36,7 +36,7 @@ fn segment(data: &Path, partition: u16) -> PathBuf {
 }
 
 /// Changes a byte of a segment `at` bytes behind the first or the last place of `needle`.
-fn change(path: &Path, needle: &[u8], last: bool, at: usize) {
+pub(crate) fn change(path: &Path, needle: &[u8], last: bool, at: usize) {
     let mut bytes = std::fs::read(path).expect("the segment reads");
     let mut places = bytes.windows(needle.len());
     let place = if last {
