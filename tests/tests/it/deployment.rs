@@ -47,6 +47,41 @@ fn the_service_has_every_subcommand_and_flag_that_deployments_name() {
     assert!(calls >= 4, "{calls} calls were found");
 }
 
+/// The part of a link that leads to a heading, as GitHub makes it.
+fn anchor(heading: &str) -> String {
+    let heading = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = heading
+        .chars()
+        .filter(|letter| letter.is_alphanumeric() || [' ', '-', '_'].contains(letter));
+    kept.map(|letter| if letter == ' ' { '-' } else { letter })
+        .collect()
+}
+
+#[test]
+fn every_alert_links_to_the_section_of_the_operations_document_that_says_what_to_do() {
+    let read = |path: &str| fs::read_to_string(workspace::root().join(path)).expect("it is there");
+    let rules = read("deploy/prometheus/order-service.rules.yml");
+    let sections: Vec<String> = read("docs/operations.md")
+        .lines()
+        .filter(|line| line.starts_with("##"))
+        .map(|heading| format!("\"docs/operations.md#{}\"", anchor(heading)))
+        .collect();
+    let alerts: Vec<&str> = rules.split("- alert: ").skip(1).collect();
+    assert!(alerts.len() > 10, "{} alerts were found", alerts.len());
+    for alert in alerts {
+        let name = alert.lines().next().unwrap_or_default();
+        let link = alert
+            .lines()
+            .find_map(|line| line.trim().strip_prefix("runbook_url: "));
+        let link = link.unwrap_or_else(|| panic!("{name} has no runbook_url"));
+        assert!(sections.iter().any(|it| it == link), "{name}: {link}");
+        assert!(
+            read("docs/operations.md").contains(&format!("`{name}`")),
+            "{name} is not in the document"
+        );
+    }
+}
+
 /// The words after the program's name, where a line of a unit, an image or an object calls it.
 fn arguments_of(line: &str) -> Option<Vec<String>> {
     let rest = ["ExecStart=/usr/local/bin/order-service ", "args: ", "CMD "]
