@@ -9,6 +9,7 @@ use rusqlite::{Connection, Statement, ToSql, Transaction, TransactionBehavior, p
 use crate::Projection;
 use crate::crash::{CrashPoint, Crashes};
 use crate::fold::{Changes, UsedKey};
+use crate::mutants::{Mutant, keeps};
 use crate::park;
 use crate::projection_set::ProjectionSet;
 use crate::row_change::{Change, RowChange};
@@ -47,6 +48,12 @@ impl Write<'_> {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         first(&transaction)?;
         self.write_rows(&transaction)?;
+        let transaction = if keeps(Mutant::OneTransaction) {
+            transaction
+        } else {
+            transaction.commit()?;
+            connection.transaction_with_behavior(TransactionBehavior::Immediate)?
+        };
         crashes.here(CrashPoint::AfterRows)?;
         for projection in self.projections.iter() {
             self.move_checkpoint(&transaction, projection)?;
@@ -106,12 +113,17 @@ impl Write<'_> {
         projection: Projection,
     ) -> Result<(), Trouble> {
         let changes = self.changes;
+        let statement = if keeps(Mutant::CompareAndSet) {
+            "UPDATE Checkpoint SET next_offset = ?4, appended_at = max(appended_at, ?5), \
+             keys_since = max(keys_since, ?6), id_ahead = max(id_ahead, ?7), id_behind = max(id_behind, ?8) \
+             WHERE projection = ?1 AND partition = ?2 AND next_offset = ?3"
+        } else {
+            "UPDATE Checkpoint SET next_offset = ?4, appended_at = max(appended_at, ?5), \
+             keys_since = max(keys_since, ?6), id_ahead = max(id_ahead, ?7), id_behind = max(id_behind, ?8) \
+             WHERE projection = ?1 AND partition = ?2 AND ?3 >= 0"
+        };
         let moved = transaction
-            .prepare_cached(&self.side.on(
-                "UPDATE Checkpoint SET next_offset = ?4, appended_at = max(appended_at, ?5), \
-                 keys_since = max(keys_since, ?6), id_ahead = max(id_ahead, ?7), id_behind = max(id_behind, ?8) \
-                 WHERE projection = ?1 AND partition = ?2 AND next_offset = ?3",
-            ))?
+            .prepare_cached(&self.side.on(statement))?
             .execute(params![
                 projection.name(),
                 self.partition.get(),

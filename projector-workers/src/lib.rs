@@ -26,6 +26,7 @@ mod frames;
 mod history;
 mod lag;
 mod metrics;
+mod mutants;
 mod offline;
 mod order_case;
 mod order_row;

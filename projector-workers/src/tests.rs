@@ -13,6 +13,7 @@ mod gathering;
 mod keys;
 mod lag;
 mod metrics;
+mod mutants;
 mod parking;
 mod pausing;
 mod reading;

@@ -17,6 +17,7 @@ use crate::crash::{CrashPoint, Crashes};
 use crate::fold::{Changes, Scope, fold_batch};
 use crate::frames::FrameBatch;
 use crate::metrics::PartitionMetrics;
+use crate::mutants::{Mutant, keeps};
 use crate::order_case::Source;
 use crate::park::ParkedOrders;
 use crate::projection_set::ProjectionSet;
@@ -393,6 +394,9 @@ impl Worker {
                 .saturating_sub(self.config.idempotency_retention_us),
             changes: &self.changes,
         };
+        if !keeps(Mutant::ToldAfterCommit) {
+            self.tell(projections, span.to);
+        }
         write.commit(&mut writer, &self.crashes, |transaction| match retry {
             Some(retry) => retry.forget(transaction, self.partition),
             None => Ok(()),
@@ -400,15 +404,19 @@ impl Worker {
         if retry.is_none() {
             // Before anybody else gets the writer: whoever held the tables and then had it finds the checkpoints that are
             // stored. Told later, a switch would put tables in place that are behind what is told.
-            for projection in projections.iter() {
-                self.checkpoints
-                    .publish(projection, self.partition, span.to);
-            }
+            self.tell(projections, span.to);
         }
         drop(writer);
         self.read_model.count_commit(self.partition);
         self.note_parked(projections);
         Ok(())
+    }
+
+    /// Tells how far projections are.
+    fn tell(&self, projections: ProjectionSet, to: Offset) {
+        for projection in projections.iter() {
+            self.checkpoints.publish(projection, self.partition, to);
+        }
     }
 
     /// Remembers, counts and logs what the transaction just committed set aside.

@@ -8,6 +8,14 @@ use crate::crash::CrashPoint;
 use crate::trouble::Trouble;
 use crate::worker::{Step, Worker};
 
+const P0: crate::PartitionId = crate::PartitionId::new(0);
+
+/// More processes than it takes to apply the log with a crash in each.
+const PROCESSES_MAX: u64 = 100;
+
+/// More steps than any worker here has to take.
+const STEPS_MAX: usize = 1_000;
+
 const POINTS: [CrashPoint; 5] = [
     CrashPoint::AfterFold,
     CrashPoint::BeforeBegin,
@@ -42,37 +50,78 @@ fn busy_world() -> World {
     world
 }
 
-#[test]
-fn a_crash_at_every_point_of_every_batch_leaves_the_rows_of_a_worker_that_never_crashed() {
-    let world = busy_world();
-    let expected = world.folded_afresh(1, u64::MAX);
-    let config = projector_config(9);
-    for point in POINTS {
-        let directory = tempfile::tempdir().unwrap();
-        let open = || crate::ReadModel::open(world.config(directory.path(), 1)).unwrap();
-        let mut crashes = 0;
-        loop {
-            // Each process crashes in its second batch: the first one of the next process resumes what was cut.
-            let read_model = open();
-            let mut worker = world.projector_with(&read_model, &config).workers.remove(0);
-            if worker.step().unwrap() != Step::Moved {
-                break;
-            }
-            worker.crashes.arm(point);
-            match worker.step() {
-                Err(Trouble::Halt(reason)) => assert_eq!(reason, format!("crashed at {point:?}")),
-                Ok(_) => break,
-                Err(other) => panic!("{other:?}"),
-            }
-            crashes += 1;
-        }
-        assert!(crashes >= 4, "{point:?}: {crashes} crashes");
-        assert_eq!(digests(&open()), expected, "{point:?}");
+/// Crashes at each point in an ordinary run; `ORDER_PROJECTOR_CRASHES` sets another number.
+const CRASHES: u64 = 5;
+
+/// What a suite came to; the mutants' table runs them too, and expects one to fail.
+pub(super) type Outcome = Result<(), String>;
+
+fn expect(condition: bool, claim: impl std::fmt::Display) -> Outcome {
+    if condition {
+        Ok(())
+    } else {
+        Err(format!("not so: {claim}"))
     }
 }
 
+/// Crashes at every point, so many times at each, every time in another batch.
+fn crash(times: u64) -> Outcome {
+    let world = busy_world();
+    let expected = world.folded_afresh(1, u64::MAX);
+    for point in POINTS {
+        let mut crashes = 0;
+        for records in [9, 7, 5].into_iter().cycle() {
+            if crashes >= times {
+                break;
+            }
+            let config = projector_config(records);
+            let directory = tempfile::tempdir().unwrap();
+            let open = || crate::ReadModel::open(world.config(directory.path(), 1)).unwrap();
+            let before = crashes;
+            loop {
+                expect(
+                    crashes - before < PROCESSES_MAX,
+                    format_args!("processes that crash at {point:?} get on"),
+                )?;
+                // Each process crashes in its second batch: the first one of the next process resumes what was cut.
+                let read_model = open();
+                let mut worker = world.projector_with(&read_model, &config).workers.remove(0);
+                if worker.step().unwrap() != Step::Moved {
+                    break;
+                }
+                worker.crashes.arm(point);
+                match worker.step() {
+                    Err(Trouble::Halt(reason)) => {
+                        assert_eq!(reason, format!("crashed at {point:?}"));
+                    }
+                    Ok(_) => break,
+                    Err(other) => panic!("{other:?}"),
+                }
+                crashes += 1;
+            }
+            expect(
+                digests(&open()) == expected,
+                format_args!("after crashes at {point:?} the rows are those of no crash"),
+            )?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn crash_at_every_point() -> Outcome {
+    crash(CRASHES)
+}
+
 #[test]
-fn what_a_crash_before_the_commit_left_behind_is_not_visible() {
+fn a_crash_at_every_point_of_every_batch_leaves_the_rows_of_a_worker_that_never_crashed() {
+    let times = std::env::var("ORDER_PROJECTOR_CRASHES")
+        .map_or(CRASHES, |text| text.parse().expect("a number"));
+    crash(times).unwrap();
+    println!("{} points, {times} crashes at each", POINTS.len());
+}
+
+/// What a crash before the commit wrote is nowhere.
+pub(super) fn what_a_crash_left() -> Outcome {
     let world = busy_world();
     for point in [CrashPoint::AfterRows, CrashPoint::AfterCheckpoint] {
         let directory = tempfile::tempdir().unwrap();
@@ -82,17 +131,62 @@ fn what_a_crash_before_the_commit_left_behind_is_not_visible() {
         worker.step().unwrap_err();
 
         let mut reader = read_model.reader().unwrap();
-        let partition = crate::PartitionId::new(0);
         for projection in Projection::ALL {
-            let digest = reader.digest(projection, partition).unwrap();
-            assert_eq!((digest.checkpoint.get(), digest.rows), (0, 0), "{point:?}");
+            let digest = reader.digest(projection, P0).unwrap();
+            expect(
+                (digest.checkpoint.get(), digest.rows) == (0, 0),
+                format_args!("nothing is visible after {point:?}"),
+            )?;
         }
     }
+    Ok(())
+}
+
+#[test]
+fn what_a_crash_before_the_commit_left_behind_is_not_visible() {
+    what_a_crash_left().unwrap();
+}
+
+/// Whoever hears of a checkpoint finds the rows before it.
+pub(super) fn tells_what_is_there() -> Outcome {
+    let world = busy_world();
+    let read_model = world.open();
+    for point in [
+        CrashPoint::BeforeBegin,
+        CrashPoint::AfterRows,
+        CrashPoint::AfterCheckpoint,
+    ] {
+        let mut worker = world
+            .projector_with(&read_model, &projector_config(9))
+            .workers
+            .remove(0);
+        worker.crashes.arm(point);
+        worker.step().unwrap_err();
+        let told = read_model.checkpoints().load(Projection::Orders, P0);
+        let digest = read_model
+            .reader()
+            .unwrap()
+            .digest(Projection::Orders, P0)
+            .unwrap();
+        expect(
+            told == digest.checkpoint,
+            format_args!(
+                "{told} is told at {point:?}, {} is there",
+                digest.checkpoint
+            ),
+        )?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_checkpoint_that_is_told_has_its_rows() {
+    tells_what_is_there().unwrap();
 }
 
 /// Steps a worker until it cannot go on.
 fn trouble_of(worker: &mut Worker) -> Trouble {
-    for _ in 0..1_000 {
+    for _ in 0..STEPS_MAX {
         match worker.step() {
             Ok(Step::Moved) => {}
             Ok(other) => panic!("{other:?}"),
@@ -102,8 +196,8 @@ fn trouble_of(worker: &mut Worker) -> Trouble {
     panic!("no end in sight");
 }
 
-#[test]
-fn a_second_worker_of_the_same_partition_is_stopped_and_the_first_goes_on() {
+/// Two workers apply one log to one file: the second stops, and nothing is applied twice.
+pub(super) fn second_worker() -> Outcome {
     let mut world = busy_world();
     let read_model = world.open();
     let mut first = world.projector(&read_model).workers.remove(0);
@@ -112,13 +206,30 @@ fn a_second_worker_of_the_same_partition_is_stopped_and_the_first_goes_on() {
     let mut second = world.projector(&other_process).workers.remove(0);
     first.step().unwrap();
 
-    let trouble = trouble_of(&mut second);
-
-    assert!(matches!(trouble, Trouble::Halt(_)), "{trouble:?}");
+    let mut stopped = false;
+    for _ in 0..STEPS_MAX {
+        match second.step() {
+            Ok(Step::Moved) => {}
+            Ok(_) => break,
+            Err(trouble) => {
+                stopped = matches!(trouble, Trouble::Halt(_));
+                break;
+            }
+        }
+    }
+    expect(stopped, "the second worker halts")?;
     world.place("late", &[("A", 1, 1)]);
     world.flush();
     first.step().unwrap();
-    assert_eq!(digests(&read_model), world.folded_afresh(1, u64::MAX));
+    expect(
+        digests(&read_model) == world.folded_afresh(1, u64::MAX),
+        "the first worker goes on, and nothing was applied twice",
+    )
+}
+
+#[test]
+fn a_second_worker_of_the_same_partition_is_stopped_and_the_first_goes_on() {
+    second_worker().unwrap();
 }
 
 #[test]
