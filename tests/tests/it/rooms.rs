@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::workspace;
 
-/// Each production room with the rooms it may use. `benches` and `tests` may use anything; nothing uses them.
+/// Each production room with the rooms it may use. `benches`, `fuzz` and `tests` may use anything; nothing uses them.
 const MAY_USE: &[(&str, &[&str])] = &[
     (
         "cli",
@@ -33,7 +33,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 ];
 
 /// Rooms that use anything and are used by nobody.
-const OUTSIDE: &[&str] = &["benches", "tests"];
+const OUTSIDE: &[&str] = &["benches", "fuzz", "tests"];
 
 /// Room name → rooms it depends on, development dependencies left out.
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
