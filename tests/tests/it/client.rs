@@ -109,6 +109,28 @@ impl Request {
         })
     }
 
+    /// Sends it; the whole lines that came back, each a JSON object, and whether the answer came to its end. It does not,
+    /// if the service was killed.
+    pub(crate) async fn try_send_for_lines(self) -> (Vec<Value>, bool) {
+        let Ok(mut response) = self.http.send().await else {
+            return (Vec::new(), false);
+        };
+        assert_eq!(response.status(), 200, "{response:?}");
+        let mut bytes = Vec::new();
+        let whole = loop {
+            match response.chunk().await {
+                Ok(Some(chunk)) => bytes.extend_from_slice(&chunk),
+                Ok(None) => break true,
+                Err(_) => break false,
+            }
+        };
+        let lines = bytes
+            .split_inclusive(|byte| *byte == b'\n')
+            .filter(|line| line.ends_with(b"\n"))
+            .map(|line| serde_json::from_slice(line).expect("a line is a JSON object"));
+        (lines.collect(), whole)
+    }
+
     /// Sends it to a service that lives.
     pub(crate) async fn send(self) -> Answer {
         self.try_send().await.expect("the service answers")

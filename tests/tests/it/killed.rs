@@ -1,46 +1,50 @@
 //! Goal: whatever was acknowledged before a kill -9 is there afterwards, once, in order; whatever was not is there whole
 //! or not at all.
 //!
-//! Method: clients write without pause and keep every answer in this process's memory, outside the data directory. The
-//! service is killed in the middle, started again, written to again, killed again; now and then it is killed while it
-//! recovers. Requests with a key that got no answer are sent again after the restart. At the end, and every few cycles,
-//! the service is stopped and log, rows and integration events are held against the answers.
+//! Method: clients write without pause, one order a request and many, and keep every answer in this process's memory,
+//! outside the data directory. The service is killed in the middle, started again, written to again, killed again; now
+//! and then it is killed while it recovers. Requests with a key that got no answer, or a part of one, are sent again after
+//! the restart. At the end, and every few cycles, the service is stopped and log, rows and integration events are held
+//! against the answers.
 //!
-//! `ORDER_TESTS_KILL_CYCLES` sets the number of cycles: a soak is the same test with a larger one.
+//! Together the three tests kill a hundred times, with a hundred thousand acknowledgements. `ORDER_TESTS_KILL_CYCLES` sets
+//! the number of cycles of each: a soak is the same tests with a larger one.
 
+use std::ffi::OsStr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::client::Client;
+use crate::counts::count;
 use crate::history::History;
-use crate::service::Service;
+use crate::service::{Service, run};
 use crate::waits::{caught_up, eventually};
-use crate::writers::{Dice, Ledger, write_until_gone};
+use crate::writers::{Dice, Ledger, write_in_bulk_until_gone, write_until_gone};
 
-/// Cycles of an ordinary run.
-const CYCLES: u32 = 20;
 const CYCLES_VARIABLE: &str = "ORDER_TESTS_KILL_CYCLES";
-/// Clients writing at the same time.
-const CLIENTS: u64 = 16;
-/// A cycle's service is killed after this many acknowledgements, drawn anew each time.
-const ACKNOWLEDGED_MAX: u64 = 2_000;
+/// Clients writing at the same time, an order a request and many.
+const CLIENTS: u64 = 12;
+const BULK_CLIENTS: u64 = 1;
+/// Acknowledgements a cycle, on the whole: each cycle's service is killed after a number drawn anew, and the last one makes
+/// up for what is missing.
+const ACKNOWLEDGED_A_CYCLE: u64 = 1_000;
 /// Every so many cycles the service is stopped and everything is compared.
-const FULL_CHECK_EVERY: u32 = 5;
+const FULL_CHECK_EVERY: u32 = 10;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_again_and_again_the_segmented_store_keeps_what_it_acknowledged() {
-    Trial::new(&["--store", "segmented"]).run().await;
+    Trial::new(&["--store", "segmented"]).run(60).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_again_and_again_the_jsonl_store_keeps_what_it_acknowledged() {
-    Trial::new(&["--store", "jsonl"]).run().await;
+    Trial::new(&["--store", "jsonl"]).run(20).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_again_and_again_a_read_model_of_several_files_keeps_what_was_acknowledged() {
     Trial::new(&["--partitions", "3", "--read-model-shards", "2"])
-        .run()
+        .run(20)
         .await;
 }
 
@@ -49,6 +53,8 @@ struct Trial {
     arguments: Vec<String>,
     ledger: Arc<Mutex<Ledger>>,
     dice: Dice,
+    /// Acknowledgements that the whole trial is to have at least.
+    wanted: u64,
 }
 
 impl Trial {
@@ -58,14 +64,14 @@ impl Trial {
             arguments: arguments.iter().map(|it| (*it).to_owned()).collect(),
             ledger: Arc::default(),
             dice: Dice::seeded(),
+            wanted: 0,
         }
     }
 
-    async fn run(mut self) {
-        let cycles = std::env::var(CYCLES_VARIABLE).map_or(CYCLES, |text| {
-            text.parse()
-                .unwrap_or_else(|_| panic!("{CYCLES_VARIABLE} is a number"))
-        });
+    /// So many cycles in an ordinary run.
+    async fn run(mut self, ordinary: u64) {
+        let cycles = u32::try_from(count(CYCLES_VARIABLE, ordinary)).expect("a test ends some day");
+        self.wanted = u64::from(cycles) * ACKNOWLEDGED_A_CYCLE;
         for cycle in 1..=cycles {
             if self.dice.below(3) == 0 {
                 // Somewhere in the recovery from the last kill, or just after it.
@@ -75,15 +81,18 @@ impl Trial {
             let service = self.start();
             self.send_again_what_got_no_answer(&service).await;
             self.check_the_last_cycle(&service).await;
-            self.write_until_killed(service, cycle).await;
+            let goal = self.goal(cycles - cycle);
+            self.write_until_killed(service, cycle, goal).await;
             if cycle % FULL_CHECK_EVERY == 0 || cycle == cycles {
                 self.check_everything().await;
             }
         }
-        let ledger = self.ledger.lock().expect("nobody panics with it");
-        eprintln!(
-            "{cycles} kills, {} acknowledgements, nothing lost",
-            ledger.count
+        self.prove_the_rows();
+        let acknowledged = self.acknowledged();
+        assert!(acknowledged >= u64::from(cycles) * ACKNOWLEDGED_A_CYCLE);
+        println!(
+            "{:?}: {cycles} kills under load, {acknowledged} acknowledgements, nothing lost",
+            self.arguments
         );
     }
 
@@ -95,15 +104,29 @@ impl Trial {
         Service::start(self.data.path(), &self.arguments())
     }
 
-    async fn write_until_killed(&mut self, service: Service, cycle: u32) {
-        let goal = 1 + self.dice.below(ACKNOWLEDGED_MAX);
-        let before = self.ledger.lock().expect("nobody panics with it").count;
-        let clients = write_until_gone(CLIENTS, cycle, &service, &self.ledger, &mut self.dice);
+    fn acknowledged(&self) -> u64 {
+        self.ledger.lock().expect("nobody panics with it").count
+    }
+
+    /// How many acknowledgements there are to be when the service is killed, `left` cycles before the end.
+    fn goal(&mut self, left: u32) -> u64 {
+        let drawn = self.acknowledged() + 1 + self.dice.below(2 * ACKNOWLEDGED_A_CYCLE);
+        if left > 0 {
+            return drawn;
+        }
+        self.wanted = self.wanted.max(drawn);
+        self.wanted
+    }
+
+    async fn write_until_killed(&mut self, service: Service, cycle: u32, goal: u64) {
+        let (ledger, dice) = (&self.ledger, &mut self.dice);
+        let mut clients = write_until_gone(CLIENTS, cycle, &service, ledger, dice);
+        let bulk = write_in_bulk_until_gone(BULK_CLIENTS, cycle, &service, ledger, dice);
+        clients.extend(bulk);
         eventually("enough is acknowledged", async || {
-            let count = self.ledger.lock().expect("nobody panics with it").count;
-            match count.checked_sub(before + goal) {
-                Some(_) => Ok(()),
-                None => Err(format!("{count} of {}", before + goal)),
+            match self.acknowledged() {
+                enough if enough >= goal => Ok(()),
+                few => Err(format!("{few} of {goal}")),
             }
         })
         .await;
@@ -116,13 +139,19 @@ impl Trial {
     /// A key whose request got no answer must make one order, whether the first sending made it or this one.
     async fn send_again_what_got_no_answer(&self, service: &Service) {
         let client = Client::of(service);
-        let unanswered = std::mem::take(
-            &mut self
-                .ledger
-                .lock()
-                .expect("nobody panics with it")
-                .unanswered,
-        );
+        let (unanswered, cut_short) = {
+            let mut ledger = self.ledger.lock().expect("nobody panics with it");
+            (
+                std::mem::take(&mut ledger.unanswered),
+                std::mem::take(&mut ledger.cut_short),
+            )
+        };
+        for bulk in cut_short {
+            let (answers, whole) = bulk.send(&client).await;
+            assert!(whole, "the service answers");
+            let mut ledger = self.ledger.lock().expect("nobody panics with it");
+            ledger.acknowledge_bulk(&bulk, &answers);
+        }
         for (key, body) in unanswered {
             let send = || {
                 client
@@ -187,5 +216,12 @@ impl Trial {
             .lock()
             .expect("nobody panics with it")
             .assert_is_in(&history);
+    }
+
+    /// The service's own proof, beside the one of these tests.
+    fn prove_the_rows(&self) {
+        let diff = ["projections", "diff", "--data-dir"].map(OsStr::new);
+        let proof = run([&diff[..], &[self.data.path().as_os_str()]].concat());
+        assert!(proof.status.success(), "{proof:?}");
     }
 }

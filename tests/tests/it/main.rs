@@ -5,6 +5,7 @@ mod bad_input;
 mod client;
 mod compact;
 mod configuration;
+mod counts;
 mod dashboard;
 mod decisions;
 mod deployment;

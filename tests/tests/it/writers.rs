@@ -36,6 +36,9 @@ impl Dice {
     }
 }
 
+/// Most lines of a bulk request of theirs.
+const BULK_LINES_MAX: u64 = 100;
+
 /// What the clients know.
 #[derive(Default)]
 pub(crate) struct Ledger {
@@ -44,6 +47,10 @@ pub(crate) struct Ledger {
     pub(crate) count: u64,
     /// Keyed requests that got no answer.
     pub(crate) unanswered: Vec<(String, Value)>,
+    /// Orders that were acknowledged in bulk, as they were asked for.
+    in_bulk: HashMap<String, Value>,
+    /// Bulk requests whose answer did not come to its end.
+    pub(crate) cut_short: Vec<Bulk>,
     /// The order each answered key made.
     pub(crate) by_key: HashMap<String, String>,
     /// Orders with a command that got no answer: it may have happened.
@@ -63,6 +70,38 @@ impl Ledger {
         order
     }
 
+    /// Takes down the answers that came to a bulk request.
+    pub(crate) fn acknowledge_bulk(&mut self, bulk: &Bulk, answers: &[Value]) {
+        for (index, answer) in answers.iter().enumerate() {
+            assert_eq!(
+                answer["line"],
+                index + 1,
+                "answers are in the order of lines"
+            );
+            if answer["status"] == 503 {
+                continue;
+            }
+            assert_eq!(answer["status"], 201, "{answer}");
+            let id = answer["id"]
+                .as_str()
+                .expect("an order has an id")
+                .to_owned();
+            let key = format!("{}#{}", bulk.key, index + 1);
+            let before = self.by_key.insert(key, id.clone());
+            assert!(
+                before.as_ref().is_none_or(|before| *before == id),
+                "two orders for one line: {before:?}, {answer}"
+            );
+            if self
+                .in_bulk
+                .insert(id, bulk.orders[index].clone())
+                .is_none()
+            {
+                self.count += 1;
+            }
+        }
+    }
+
     /// What was acknowledged is in the log as it was shown, and nothing else is but commands in doubt, whole.
     pub(crate) fn assert_is_in(&self, history: &History) {
         for (id, versions) in &self.acknowledged {
@@ -78,6 +117,15 @@ impl Ledger {
                 "order {id}: {beyond} events nobody sent"
             );
         }
+        for (id, asked) in &self.in_bulk {
+            assert_eq!(history.orders[id].len(), 1, "nobody changed order {id}");
+            let order = history.order_at(id, 1);
+            let (line, wanted) = (&order["lines"][0], &asked["lines"][0]);
+            for member in ["sku", "quantity", "unit_price"] {
+                assert_eq!(line[member], wanted[member], "order {id}");
+            }
+            assert_eq!(order["customer_id"], asked["customer_id"], "order {id}");
+        }
         let in_log = history.orders_by_key();
         for (key, orders) in &in_log {
             assert_eq!(orders.len(), 1, "key {key} made {orders:?}");
@@ -87,6 +135,58 @@ impl Ledger {
             assert_eq!(made, Some(answered), "key {key}");
         }
     }
+}
+
+/// Orders sent in one request.
+pub(crate) struct Bulk {
+    key: String,
+    orders: Vec<Value>,
+}
+
+impl Bulk {
+    /// Sends it: what was answered, and whether all of it was.
+    pub(crate) async fn send(&self, client: &Client) -> (Vec<Value>, bool) {
+        let lines: String = self
+            .orders
+            .iter()
+            .map(|order| format!("{order}\n"))
+            .collect();
+        let request = client
+            .post("/orders/bulk")
+            .header("idempotency-key", &self.key);
+        let (answers, whole) = request
+            .bytes("application/x-ndjson", lines)
+            .try_send_for_lines()
+            .await;
+        assert!(
+            !whole || answers.len() == self.orders.len(),
+            "{} answers to {} lines",
+            answers.len(),
+            self.orders.len()
+        );
+        (answers, whole)
+    }
+}
+
+/// Starts so many clients that place orders in bulk until `service` is gone.
+pub(crate) fn write_in_bulk_until_gone(
+    count: u64,
+    life: u32,
+    service: &Service,
+    ledger: &Arc<Mutex<Ledger>>,
+    dice: &mut Dice,
+) -> Vec<JoinHandle<()>> {
+    (0..count)
+        .map(|number| {
+            let writer = Writer {
+                client: Client::of(service),
+                ledger: Arc::clone(ledger),
+                dice: Dice(dice.below(u64::MAX) | 1),
+                name: format!("{life}-bulk-{number}"),
+            };
+            tokio::spawn(writer.write_in_bulk_until_no_answer())
+        })
+        .collect()
 }
 
 /// Starts so many clients that write until `service` is gone. `life` tells the clients of one life of the service from
@@ -140,6 +240,31 @@ impl Writer {
                 Outcome::Refused => orders.extend(mine),
                 Outcome::Finished => {}
                 Outcome::NoAnswer => return,
+            }
+        }
+    }
+
+    /// Places orders, many a request, until the service is gone.
+    async fn write_in_bulk_until_no_answer(mut self) {
+        for number in 0.. {
+            let orders = (0..=self.dice.below(BULK_LINES_MAX)).map(|line| {
+                let quantity = 1 + self.dice.below(9);
+                json!({
+                    "customer_id": format!("c-{}", self.name),
+                    "currency": "EUR",
+                    "lines": [{"sku": format!("SKU-{line}"), "quantity": quantity, "unit_price": 100}],
+                })
+            });
+            let bulk = Bulk {
+                orders: orders.collect(),
+                key: format!("key-{}-{number}", self.name),
+            };
+            let (answers, whole) = bulk.send(&self.client).await;
+            let mut ledger = self.ledger.lock().expect("nobody panics with it");
+            ledger.acknowledge_bulk(&bulk, &answers);
+            if !whole {
+                ledger.cut_short.push(bulk);
+                return;
             }
         }
     }
