@@ -143,7 +143,12 @@ impl Service {
             .unwrap_or_else(|refusal| panic!("the service did not start: {refusal:?}"))
     }
 
-    fn try_start_as(command: Command, data: &Path, arguments: &[&str]) -> Result<Self, Refusal> {
+    /// Starts `serve` by a command that runs the binary, or returns what it said when it ended.
+    pub(crate) fn try_start_as(
+        command: Command,
+        data: &Path,
+        arguments: &[&str],
+    ) -> Result<Self, Refusal> {
         Self::listen(spawn(command, "serve", data, arguments, Stdio::piped()))
     }
 
