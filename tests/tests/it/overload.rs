@@ -32,6 +32,8 @@ const CAPACITY: u64 = 1_000 / SYNC_MS;
 const QUEUE_MAX: &str = "64";
 /// Between two groups of arrivals.
 const TICK: Duration = Duration::from_millis(20);
+/// Most requests on their way, several times the queue: a machine that stands still must not exhaust this process's files.
+const ON_THEIR_WAY_MAX: usize = 400;
 /// Orders placed one after the other by each client to measure the peak.
 const PEAK_CLIENTS: u64 = 8;
 const PEAK_ORDERS: u64 = 60;
@@ -69,7 +71,7 @@ async fn at_twice_its_capacity_it_takes_what_it_can_and_refuses_the_rest_at_once
             * 2
             * CAPACITY
             / 1_000;
-        while sent < due {
+        while sent < due && arrivals.len() < ON_THEIR_WAY_MAX {
             sent += 1;
             let (request, in_time) = (
                 client.post("/orders").json(&an_order()),

@@ -31,7 +31,7 @@ const KEYS: u64 = 200;
 const KEYS_VARIABLE: &str = "ORDER_TESTS_RACED_KEYS";
 const CLIENTS: u64 = 32;
 /// Keys between two kills.
-const KEYS_A_LIFE: u64 = 20;
+const KEYS_A_LIFE: u64 = 10;
 
 /// What a key is sent with.
 #[derive(Clone)]
