@@ -9,6 +9,7 @@
 //! - [`measure`]: contestants in turn, medians, ratios.
 //! - [`load`]: the open-loop load generator behind the `loadtest` binary.
 //! - [`compare`]: the service and the bare reference under the same load, as processes.
+//! - [`plot`]: pictures of figures.
 //! - [`report`] and [`machine`]: Markdown and JSON, with the machine, its file system and how disturbed it was.
 
 #![forbid(unsafe_code)]
@@ -17,6 +18,7 @@ pub mod compare;
 pub mod load;
 pub mod machine;
 pub mod measure;
+pub mod plot;
 pub mod reference;
 pub mod report;
 pub mod rooms;
