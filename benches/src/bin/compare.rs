@@ -1,4 +1,4 @@
-//! Compares the service with the bare reference and with its own baseline, side by side, and proves the results right.
+//! Compares the segmented log with JSON lines, side by side in one run, and proves the results right.
 
 #![forbid(unsafe_code)]
 
@@ -7,17 +7,36 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
-use order_benches::compare::{CompareConfig, Contestant, Generator, Service, compare};
-use order_benches::rooms::Store;
-use order_log::Durability;
+use order_benches::compare::{CompareConfig, Generator, Plan, Question, compare};
 
-/// Runs the same load on everybody in turn (A B A B …) and writes medians, ratios and checks.
+/// Runs the same work on everybody in turn (A B A B …) and writes report.json, report.md and pictures.
 #[derive(Debug, Parser)]
 struct Arguments {
+    /// A small run: whether everything works, and roughly what comes of it.
+    #[arg(long)]
+    quick: bool,
+    /// Where the report goes.
+    #[arg(long, default_value = "target/report", value_name = "DIRECTORY")]
+    out: PathBuf,
+    /// Ask only these questions.
+    #[arg(long, value_delimiter = ',', value_name = "QUESTION")]
+    only: Vec<Question>,
+    /// How often everybody runs.
+    #[arg(long, value_name = "COUNT")]
+    rounds: Option<usize>,
+    /// Measured time of a closed loop, in whole seconds.
+    #[arg(long, value_name = "SECONDS")]
+    seconds: Option<u64>,
+    /// Connections of the writing loads; the first is also that of the reads.
+    #[arg(long, value_delimiter = ',', value_name = "COUNT")]
+    connections: Vec<usize>,
+    /// Events of the logs that are replayed and started with.
+    #[arg(long, value_delimiter = ',', value_name = "COUNT")]
+    events: Vec<u64>,
     /// The service; by default the program beside this one.
     #[arg(long, value_name = "PROGRAM")]
     service: Option<PathBuf>,
-    /// A further argument of every service, for example --service-argument=--outbox-sink=none.
+    /// A further argument of every service, for example --service-argument=--log-level=warn.
     #[arg(
         long = "service-argument",
         value_name = "ARGUMENT",
@@ -27,51 +46,12 @@ struct Arguments {
     /// Where data directories are made: on the file system in question. They are removed again.
     #[arg(long, default_value = "data/compare", value_name = "DIRECTORY")]
     work_directory: PathBuf,
-    /// Engines of the log.
-    #[arg(long, value_delimiter = ',', default_values = ["segmented", "jsonl"])]
-    stores: Vec<StoreName>,
-    /// Durability modes: always, `interval=<ms>`, os.
-    #[arg(long, value_delimiter = ',', default_values = ["always"], value_parser = parse_durability)]
-    durability: Vec<Durability>,
-    /// Counts of partitions.
-    #[arg(long, value_delimiter = ',', default_values = ["4"])]
-    partitions: Vec<u16>,
-    /// Counts of SQLite files; more than there are partitions are left out.
-    #[arg(long, value_delimiter = ',', default_values = ["1"])]
-    shards: Vec<u16>,
-    /// Leave out JSONL without group commit: one append and one sync a request.
-    #[arg(long)]
-    no_naive: bool,
-    /// Connections of the writing loads; `0` for none.
-    #[arg(long, value_delimiter = ',', default_values = ["64", "256"])]
-    post_connections: Vec<usize>,
-    /// Connections of the reading loads; `0` for none.
-    #[arg(long, value_delimiter = ',', default_values = ["64"])]
-    get_connections: Vec<usize>,
-    /// How often everybody runs.
-    #[arg(long, default_value_t = 3)]
-    rounds: usize,
-    /// Measured time of a run, in whole seconds.
-    #[arg(long, default_value_t = 5, value_name = "SECONDS")]
-    seconds: u64,
-    /// Time before it, with the same load, in whole seconds.
-    #[arg(long, default_value_t = 1, value_name = "SECONDS")]
-    warm_up: u64,
-    /// What sends the load; by default wrk if it is installed.
+    /// What sends the closed loops; by default wrk if it is installed.
     #[arg(long)]
     generator: Option<GeneratorName>,
-    /// Write the report as JSON.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// Write the report as Markdown.
-    #[arg(long, value_name = "FILE")]
-    markdown: Option<PathBuf>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum StoreName {
-    Segmented,
-    Jsonl,
+    /// Only say what would be measured and about how long it takes.
+    #[arg(long)]
+    dry_run: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -80,12 +60,18 @@ enum GeneratorName {
     Own,
 }
 
-fn parse_durability(text: &str) -> Result<Durability, String> {
-    text.parse()
-}
-
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
+    let plan = plan(&arguments)?;
+    let questions: Vec<String> = plan.questions.iter().map(Question::to_string).collect();
+    println!(
+        "asking {}; about {:.0} min on two processors",
+        questions.join(", "),
+        (plan.estimate().as_secs_f64() / 60.0).ceil()
+    );
+    if arguments.dry_run {
+        return Ok(());
+    }
     let programs = std::env::current_exe().context("find this program")?;
     let beside = |name: &str| programs.with_file_name(name);
     let service = arguments
@@ -96,7 +82,7 @@ fn main() -> anyhow::Result<()> {
     for program in [&service, &bare] {
         anyhow::ensure!(
             program.is_file(),
-            "{} is not there: `cargo build --release --workspace`, or name the service with --service",
+            "{} is not there: `cargo build --release -p order-benches -p order-cli`, or name the service with --service",
             program.display()
         );
     }
@@ -105,66 +91,49 @@ fn main() -> anyhow::Result<()> {
         Some(GeneratorName::Wrk) => Generator::Wrk,
         Some(GeneratorName::Own) => Generator::Own,
     };
-    let report = compare(&CompareConfig {
+    let evidence = compare(&CompareConfig {
         service,
-        service_arguments: arguments.service_arguments.clone(),
+        service_arguments: arguments.service_arguments,
         bare,
-        work_directory: arguments.work_directory.clone(),
-        contestants: contestants(&arguments),
-        post_connections: without_zero(&arguments.post_connections),
-        get_connections: without_zero(&arguments.get_connections),
-        rounds: arguments.rounds,
-        duration: Duration::from_secs(arguments.seconds),
-        warm_up: Duration::from_secs(arguments.warm_up),
+        work_directory: arguments.work_directory,
+        plan,
         generator,
     })?;
-    print!("{}", report.markdown());
-    report.save(arguments.json.as_deref(), arguments.markdown.as_deref())?;
-    anyhow::ensure!(report.holds(), "a check does not hold: see the report");
+    print!("{}", evidence.markdown());
+    evidence.save(&arguments.out)?;
+    println!("written: {}", arguments.out.join("report.md").display());
+    anyhow::ensure!(evidence.holds(), "a check does not hold: see the report");
     Ok(())
 }
 
-fn without_zero(connections: &[usize]) -> Vec<usize> {
-    connections
-        .iter()
-        .copied()
-        .filter(|&connections| connections > 0)
-        .collect()
-}
-
-/// The bare references first, then every combination asked for, then the naive baseline.
-fn contestants(arguments: &Arguments) -> Vec<Contestant> {
-    let mut contestants = vec![Contestant::Bare, Contestant::BareDurable];
-    for store in &arguments.stores {
-        for &durability in &arguments.durability {
-            for &partitions in &arguments.partitions {
-                for &shards in arguments
-                    .shards
-                    .iter()
-                    .filter(|&&shards| shards <= partitions)
-                {
-                    contestants.push(Contestant::Service(Service {
-                        store: match store {
-                            StoreName::Segmented => Store::Segmented,
-                            StoreName::Jsonl => Store::Jsonl,
-                        },
-                        durability,
-                        group_commit: true,
-                        partitions,
-                        shards,
-                    }));
-                }
-            }
-        }
+fn plan(arguments: &Arguments) -> anyhow::Result<Plan> {
+    let mut plan = if arguments.quick {
+        Plan::quick()
+    } else {
+        Plan::full()
+    };
+    if !arguments.only.is_empty() {
+        plan.questions.clone_from(&arguments.only);
     }
-    if !arguments.no_naive && arguments.stores.contains(&StoreName::Jsonl) {
-        contestants.push(Contestant::Service(Service {
-            store: Store::Jsonl,
-            durability: Durability::Always,
-            group_commit: false,
-            partitions: 1,
-            shards: 1,
-        }));
+    if let Some(rounds) = arguments.rounds {
+        plan.rounds = rounds;
     }
-    contestants
+    if let Some(seconds) = arguments.seconds {
+        plan.duration = Duration::from_secs(seconds);
+    }
+    if !arguments.connections.is_empty() {
+        plan.connections.clone_from(&arguments.connections);
+    }
+    if !arguments.events.is_empty() {
+        plan.events.clone_from(&arguments.events);
+    }
+    anyhow::ensure!(
+        plan.rounds > 0 && plan.duration >= Duration::from_secs(1),
+        "a comparison needs at least one round of at least one second"
+    );
+    anyhow::ensure!(
+        plan.connections.iter().all(|&connections| connections > 0),
+        "a load needs at least one connection"
+    );
+    Ok(plan)
 }

@@ -6,29 +6,34 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use hyper::StatusCode;
-use rusqlite::{Connection, OpenFlags};
+use serde::Deserialize;
 use tokio::runtime::Runtime;
 
 use super::LoadResult;
-use crate::load::{Target, fetch};
+use super::rows::Rows;
+use crate::load::{Target, metrics_of, sum_of};
 
-/// How long a projector may take to catch up after a run.
-const CATCH_UP_MAX: Duration = Duration::from_secs(120);
-/// Time between two looks at it.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How long a projector may take to catch up: ten million events take a minute or two.
+const CATCH_UP_MAX: Duration = Duration::from_secs(900);
+/// Time between two looks at it: how exactly catching up is timed.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// Waits until the core projection has applied every record of the log; returns how many records there are and how long
-/// it took.
-pub(super) fn wait_until_caught_up(
-    target: &Target,
-    runtime: &Runtime,
-) -> anyhow::Result<(u64, Duration)> {
+/// A service that has nothing left to do.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct CaughtUp {
+    /// Records of the log.
+    pub(super) records: u64,
+    /// How long was waited for it.
+    pub(super) after: Duration,
+    /// Bytes that the segments that are being written hold, over all partitions.
+    active_bytes: u64,
+}
+
+/// Waits until the core projection has applied every record of the log.
+pub(super) fn wait_until_caught_up(target: &Target, runtime: &Runtime) -> anyhow::Result<CaughtUp> {
     let start = Instant::now();
     loop {
-        let (status, body) = runtime.block_on(fetch(target, "/metrics"))?;
-        anyhow::ensure!(status == StatusCode::OK, "/metrics answers {status}");
-        let metrics = String::from_utf8_lossy(&body);
+        let metrics = runtime.block_on(metrics_of(target))?;
         let end =
             sum_of(&metrics, "log_end_offset", "").context("no log_end_offset in /metrics")?;
         let checkpoint = sum_of(
@@ -38,7 +43,13 @@ pub(super) fn wait_until_caught_up(
         )
         .context("no projector_checkpoint_offset in /metrics")?;
         if checkpoint >= end {
-            return Ok((end, start.elapsed()));
+            let active_bytes = sum_of(&metrics, "log_active_segment_bytes", "")
+                .context("no log_active_segment_bytes in /metrics")?;
+            return Ok(CaughtUp {
+                records: count(end),
+                after: start.elapsed(),
+                active_bytes: count(active_bytes),
+            });
         }
         anyhow::ensure!(
             start.elapsed() < CATCH_UP_MAX,
@@ -48,46 +59,57 @@ pub(super) fn wait_until_caught_up(
     }
 }
 
-/// Sum of a metric's samples whose labels contain `label`; `None` if there is no such sample.
+/// An offset or a sum of them: a count, exact in a double up to 2^53.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     reason = "offsets are counts, exact in a double up to 2^53"
 )]
-fn sum_of(metrics: &str, name: &str, label: &str) -> Option<u64> {
-    let samples: Vec<f64> = metrics
-        .lines()
-        .filter_map(|line| {
-            let (series, value) = line.rsplit_once(' ')?;
-            let labels = series.strip_prefix(name)?;
-            let is_this = labels.is_empty() || labels.starts_with('{');
-            (is_this && labels.contains(label)).then(|| value.parse::<f64>().ok())?
-        })
-        .collect();
-    (!samples.is_empty()).then(|| samples.iter().sum::<f64>() as u64)
+fn count(value: f64) -> u64 {
+    value as u64
 }
 
-/// Rows of `OrderView` over all files of the read model. To be called when the service has ended.
-pub(super) fn count_rows(data: &Path) -> anyhow::Result<u64> {
-    let mut rows = 0;
-    for entry in fs::read_dir(data).with_context(|| format!("list {}", data.display()))? {
-        let path = entry?.path();
-        let name = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .unwrap_or_default();
-        if name.starts_with("read") && name.ends_with(".db") {
-            let connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)
-                .with_context(|| format!("open {}", path.display()))?;
-            let count = connection
-                .query_row("select count(*) from OrderView", [], |row| {
-                    row.get::<_, i64>(0)
-                })
-                .with_context(|| format!("count the rows of {}", path.display()))?;
-            rows += u64::try_from(count).context("a count is not negative")?;
+/// A line of `log ls --json`: what is needed of it.
+#[derive(Debug, Deserialize)]
+struct Segment {
+    bytes: u64,
+    /// `None` while it is being written.
+    sealed_at: Option<String>,
+}
+
+/// Bytes that the log's events take, without what is allocated ahead of them. To be called when the service that told
+/// `last` has ended.
+pub(super) fn log_bytes(service: &Path, data: &Path, last: &CaughtUp) -> anyhow::Result<u64> {
+    // All partitions of JSON lines are in one file, which nothing is allocated ahead of.
+    let json_lines = data.join("events.jsonl");
+    if json_lines.is_file() {
+        return Ok(fs::metadata(&json_lines)?.len());
+    }
+    let output = Command::new(service)
+        .args(["log", "ls", "--json", "--data-dir"])
+        .arg(data)
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("run {} log ls", service.display()))?;
+    anyhow::ensure!(
+        output.status.success(),
+        "log ls: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let listed = String::from_utf8_lossy(&output.stdout);
+    Ok(sealed_bytes(&listed)? + last.active_bytes)
+}
+
+/// Sum over the segments that are no longer written to.
+fn sealed_bytes(listed: &str) -> anyhow::Result<u64> {
+    let mut bytes = 0;
+    for line in listed.lines() {
+        let segment: Segment = serde_json::from_str(line).context("read a line of `log ls`")?;
+        if segment.sealed_at.is_some() {
+            bytes += segment.bytes;
         }
     }
-    Ok(rows)
+    Ok(bytes)
 }
 
 /// What `log verify` says when it finds something; `None` if it finds nothing.
@@ -110,9 +132,9 @@ pub(super) fn verify_log(service: &Path, data: &Path) -> anyhow::Result<Option<S
 pub(super) struct Aftermath {
     pub(super) load: LoadResult,
     pub(super) records: u64,
-    pub(super) rows: u64,
-    pub(super) catch_up: Duration,
-    pub(super) peak_memory_mib: Option<u64>,
+    pub(super) rows: Rows,
+    /// Total of each order, in minor units, if all are the same.
+    pub(super) order_total: Option<i64>,
     pub(super) verify_findings: Option<String>,
     pub(super) exit: String,
     pub(super) exited_cleanly: bool,
@@ -132,14 +154,26 @@ impl Aftermath {
                 self.load.not_ok, self.load.failed
             ));
         }
-        if self.rows < acknowledged || self.rows > acknowledged + self.load.unknown_max {
+        let rows = self.rows.rows;
+        if rows < acknowledged || rows > acknowledged + self.load.unknown_max {
             complaints.push(format!(
-                "{} rows for {acknowledged} acknowledged orders and at most {} whose answer was not awaited",
-                self.rows, self.load.unknown_max
+                "{rows} rows for {acknowledged} acknowledged orders and at most {} whose answer was not awaited",
+                self.load.unknown_max
             ));
         }
-        if self.rows != self.records {
-            complaints.push(format!("{} rows for {} records", self.rows, self.records));
+        if rows != self.records || self.rows.events != self.records {
+            complaints.push(format!(
+                "{rows} rows of {} events for {} records",
+                self.rows.events, self.records
+            ));
+        }
+        if let Some(total) = self.order_total
+            && i64::try_from(rows).map_or(true, |rows| rows * total != self.rows.ordered)
+        {
+            complaints.push(format!(
+                "{rows} orders of {total} add up to {}",
+                self.rows.ordered
+            ));
         }
         if let Some(findings) = &self.verify_findings {
             complaints.push(format!("log verify: {findings}"));
@@ -156,37 +190,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_metric_is_summed_over_its_partitions_and_no_other_metric() {
-        let metrics = "# HELP log_end_offset x\n\
-                       log_end_offset{partition=\"0\"} 5\n\
-                       log_end_offset{partition=\"1\"} 7\n\
-                       log_end_offset_total{partition=\"1\"} 100\n\
-                       projector_checkpoint_offset{partition=\"0\",projection=\"orders\"} 3\n\
-                       projector_checkpoint_offset{partition=\"0\",projection=\"sku_demand\"} 4\n";
-        assert_eq!(sum_of(metrics, "log_end_offset", ""), Some(12));
-        let orders = "projection=\"orders\"";
-        assert_eq!(
-            sum_of(metrics, "projector_checkpoint_offset", orders),
-            Some(3)
-        );
-        assert_eq!(sum_of(metrics, "missing", ""), None);
-    }
-
-    #[test]
-    fn rows_are_counted_over_all_files() {
-        let directory = tempfile::tempdir().unwrap();
-        for (file, rows) in [("read-000.db", 2), ("read-001.db", 1), ("other.db", 5)] {
-            let connection = Connection::open(directory.path().join(file)).unwrap();
-            connection
-                .execute("create table OrderView (id integer)", [])
-                .unwrap();
-            for _ in 0..rows {
-                connection
-                    .execute("insert into OrderView values (1)", [])
-                    .unwrap();
-            }
-        }
-        assert_eq!(count_rows(directory.path()).unwrap(), 3);
+    fn a_segment_that_is_being_written_is_not_counted_by_the_length_of_its_file() {
+        let listed = "{\"partition\":0,\"bytes\":100,\"sealed_at\":\"2026-11-22T19:00:00Z\"}\n\
+                      {\"partition\":0,\"bytes\":4096,\"sealed_at\":null}\n";
+        assert_eq!(sealed_bytes(listed).unwrap(), 100);
     }
 
     fn load() -> LoadResult {
@@ -205,9 +212,13 @@ mod tests {
         Aftermath {
             load: load(),
             records,
-            rows,
-            catch_up: Duration::ZERO,
-            peak_memory_mib: None,
+            rows: Rows {
+                rows,
+                events: rows,
+                ordered: 7 * i64::try_from(rows).unwrap(),
+                ..Rows::default()
+            },
+            order_total: Some(7),
             verify_findings: None,
             exit: "exit status: 0".to_owned(),
             exited_cleanly: true,
@@ -221,6 +232,9 @@ mod tests {
         assert_eq!(aftermath(99, 99).complaints().len(), 1);
         assert_eq!(aftermath(105, 105).complaints().len(), 1);
         assert_eq!(aftermath(100, 101).complaints().len(), 1);
+        let mut cheap = aftermath(100, 100);
+        cheap.rows.ordered -= 1;
+        assert_eq!(cheap.complaints(), ["100 orders of 7 add up to 699"]);
         let damaged = Aftermath {
             verify_findings: Some("bad".to_owned()),
             ..aftermath(100, 100)

@@ -9,7 +9,7 @@ use order_log::Durability;
 use crate::rooms::Store;
 
 /// One program with its settings.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Contestant {
     /// axum and nothing behind it.
     Bare,
@@ -20,7 +20,7 @@ pub enum Contestant {
 }
 
 /// Settings of the service.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Service {
     /// Engine of the log.
     pub store: Store,
@@ -32,6 +32,52 @@ pub struct Service {
     pub partitions: u16,
     /// SQLite files of the read model.
     pub shards: u16,
+    /// Whether the outbox tells a file what happened, as it does when nothing is configured.
+    pub outbox: bool,
+}
+
+impl Service {
+    /// The service as it comes, on an engine: every answer durable, four partitions, one file.
+    #[must_use]
+    pub const fn on(store: Store) -> Self {
+        Self {
+            store,
+            durability: Durability::Always,
+            group_commit: true,
+            partitions: 4,
+            shards: 1,
+            outbox: true,
+        }
+    }
+
+    /// The lab's way: JSON lines, one append and one sync a request.
+    #[must_use]
+    pub const fn naive() -> Self {
+        Self {
+            group_commit: false,
+            partitions: 1,
+            ..Self::on(Store::Jsonl)
+        }
+    }
+
+    /// The same with so many partitions and SQLite files.
+    #[must_use]
+    pub const fn spread(self, partitions: u16, shards: u16) -> Self {
+        Self {
+            partitions,
+            shards,
+            ..self
+        }
+    }
+
+    /// The same without an outbox.
+    #[must_use]
+    pub const fn without_outbox(self) -> Self {
+        Self {
+            outbox: false,
+            ..self
+        }
+    }
 }
 
 impl Contestant {
@@ -91,6 +137,9 @@ impl Contestant {
                 ] {
                     arguments.extend([flag.into(), value.into()]);
                 }
+                if !service.outbox {
+                    arguments.extend(["--outbox-sink".into(), "none".into()]);
+                }
                 arguments.extend(programs.service_arguments.iter().map(OsString::from));
                 (programs.service.clone(), arguments)
             }
@@ -117,16 +166,10 @@ mod tests {
 
     #[test]
     fn the_naive_baseline_is_started_as_such() {
-        let naive = Contestant::Service(Service {
-            store: Store::Jsonl,
-            durability: Durability::Always,
-            group_commit: false,
-            partitions: 1,
-            shards: 1,
-        });
+        let naive = Contestant::Service(Service::naive().without_outbox());
         let programs = Programs {
             service: "order-service".into(),
-            service_arguments: vec!["--outbox-sink".to_owned(), "none".to_owned()],
+            service_arguments: vec!["--log-level".to_owned(), "warn".to_owned()],
             bare: "bare-http".into(),
         };
         let listen = "127.0.0.1:9".parse().unwrap();
@@ -135,7 +178,7 @@ mod tests {
         assert_eq!(
             arguments.join(" "),
             "serve --data-dir d --listen 127.0.0.1:9 --store jsonl --durability always --group-commit off \
-             --partitions 1 --read-model-shards 1 --outbox-sink none"
+             --partitions 1 --read-model-shards 1 --outbox-sink none --log-level warn"
         );
         assert_eq!(
             naive.name(),

@@ -65,25 +65,17 @@ impl Generator {
     ) -> anyhow::Result<LoadResult> {
         match (self, load) {
             (Self::Wrk, load) => wrk::run(load, target, connections, duration, directory),
-            (Self::Own, Load::Create) => runtime.block_on(own(
-                target,
-                connections,
-                duration,
-                Mix {
-                    create: 1,
-                    advance: 0,
-                    get: 0,
-                },
-            )),
+            (Self::Own, Load::Create) => {
+                runtime.block_on(own(target, connections, duration, Mix::CREATE))
+            }
             // Its reads are of orders that it made itself.
             (Self::Own, Load::Get { .. }) => runtime.block_on(own(
                 target,
                 connections,
                 duration,
                 Mix {
-                    create: 1,
-                    advance: 0,
                     get: 999,
+                    ..Mix::CREATE
                 },
             )),
         }
@@ -110,6 +102,18 @@ pub struct LoadResult {
 }
 
 impl LoadResult {
+    /// What this load and a later one gave together, but for the times.
+    #[must_use]
+    pub const fn and(&self, later: &Self) -> Self {
+        Self {
+            succeeded: self.succeeded + later.succeeded,
+            not_ok: self.not_ok + later.not_ok,
+            failed: self.failed + later.failed,
+            unknown_max: self.unknown_max + later.unknown_max,
+            ..*later
+        }
+    }
+
     /// Successes a second.
     #[must_use]
     #[expect(
@@ -137,18 +141,11 @@ async fn own(
 ) -> anyhow::Result<LoadResult> {
     let report = run(
         LoadConfig {
-            target: target.clone(),
-            rate: 0.0,
             connections,
-            warm_up: Duration::ZERO,
             duration,
-            requests_max: u64::MAX,
             drain: Duration::ZERO,
-            timeout: Duration::from_secs(10),
             mix,
-            idempotency_keys: false,
-            read_back: false,
-            seed: 1,
+            ..LoadConfig::new(target.clone())
         },
         None,
     )

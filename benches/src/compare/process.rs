@@ -15,18 +15,23 @@ use super::Contestant;
 use super::contestant::Programs;
 use crate::load::{Target, fetch};
 
-/// How long a start may take: an empty service is ready within milliseconds, a busy machine is not.
-const START_MAX: Duration = Duration::from_secs(30);
+/// How long a start may take: an empty service is ready within milliseconds, one that reads ten million lines is not.
+const START_MAX: Duration = Duration::from_secs(300);
 /// How long an end may take: the service drains and flushes.
 const STOP_MAX: Duration = Duration::from_secs(60);
-/// Time between two looks at a process that starts or ends.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// Time between two looks at a process that starts or ends: how exactly a start is timed.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+
+/// Clock ticks a second in what `/proc` tells of a process (`USER_HZ`): 100 on every Linux, whatever its own clock.
+const TICKS_PER_SECOND: f64 = 100.0;
 
 /// A running contestant.
 #[derive(Debug)]
 pub(super) struct Process {
     child: Child,
     pub(super) target: Target,
+    /// From its start to its first word that it is ready.
+    pub(super) ready_after: Duration,
     /// What it wrote to its standard streams.
     output: PathBuf,
 }
@@ -46,6 +51,7 @@ impl Process {
         let output = directory.join("output.log");
         let streams =
             File::create(&output).with_context(|| format!("create {}", output.display()))?;
+        let started = Instant::now();
         let child = Command::new(&program)
             .args(arguments)
             .stdin(Stdio::null())
@@ -57,9 +63,11 @@ impl Process {
         let mut process = Self {
             child,
             target,
+            ready_after: Duration::ZERO,
             output,
         };
         process.wait_until_ready(runtime)?;
+        process.ready_after = started.elapsed();
         Ok(process)
     }
 
@@ -86,23 +94,43 @@ impl Process {
     }
 
     /// Largest part of memory it ever had, in MiB.
-    pub(super) fn peak_memory_mib(&self) -> Option<u64> {
+    pub(super) fn peak_memory_mib(&self) -> Option<f64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
         let line = status
             .lines()
             .find_map(|line| line.strip_prefix("VmHWM:"))?;
         line.split_whitespace()
             .next()?
-            .parse::<u64>()
+            .parse::<f64>()
             .ok()
-            .map(|kib| kib / 1024)
+            .map(|kib| kib / 1024.0)
+    }
+
+    /// Processor time it has taken so far, its own and the kernel's for it, in seconds; good to 10 ms.
+    pub(super) fn processor_seconds(&self) -> anyhow::Result<f64> {
+        let path = format!("/proc/{}/stat", self.child.id());
+        let stat = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+        processor_ticks(&stat)
+            .map(|ticks| ticks / TICKS_PER_SECOND)
+            .with_context(|| format!("{path} does not tell processor time"))
+    }
+
+    /// Kills it (SIGKILL) and waits until it is gone.
+    pub(super) fn kill(mut self) -> anyhow::Result<()> {
+        self.signal(Signal::KILL)?;
+        self.child.wait().context("wait for a killed process")?;
+        Ok(())
+    }
+
+    fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        kill_process(pid.context("a process id is above 0")?, signal)
+            .with_context(|| format!("send {signal:?}"))
     }
 
     /// Asks it to end and waits for that.
     pub(super) fn stop(mut self) -> anyhow::Result<ExitStatus> {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        kill_process(pid.context("a process id is above 0")?, Signal::TERM)
-            .context("send SIGTERM")?;
+        self.signal(Signal::TERM)?;
         let deadline = Instant::now() + STOP_MAX;
         loop {
             if let Some(status) = self.child.try_wait()? {
@@ -137,8 +165,29 @@ impl Drop for Process {
     }
 }
 
+/// `utime` and `stime`, fields 14 and 15 of proc(5); the name in parentheses may hold spaces.
+fn processor_ticks(stat: &str) -> Option<f64> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_whitespace().skip(11);
+    let user: f64 = fields.next()?.parse().ok()?;
+    let system: f64 = fields.next()?.parse().ok()?;
+    Some(user + system)
+}
+
 /// A port nobody has: taken from the operating system and given back, for programs that must be told theirs.
 fn free_address() -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free port")?;
     listener.local_addr().context("find a free port")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processor_time_is_that_of_the_process_and_of_the_kernel_for_it() {
+        let stat = "7 (a ) b) S 1 1 1 0 -1 0 0 0 0 0 120 30 5 5 20 0";
+        assert_eq!(processor_ticks(stat), Some(150.0));
+        assert_eq!(processor_ticks("7 (a) S 1"), None);
+    }
 }

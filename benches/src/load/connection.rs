@@ -52,6 +52,7 @@ pub(super) struct Ask {
     /// Path and query behind the target's base.
     pub(super) path: String,
     pub(super) headers: Vec<(&'static str, String)>,
+    /// JSON, unless the headers say otherwise.
     pub(super) body: Option<Vec<u8>>,
 }
 
@@ -124,10 +125,11 @@ impl Connection {
             .method(ask.method)
             .uri(format!("{}{}", self.target.base, ask.path))
             .header(HOST, &self.target.host);
+        let names_its_type = ask.headers.iter().any(|(name, _)| CONTENT_TYPE == *name);
         for (name, value) in ask.headers {
             request = request.header(name, value);
         }
-        if ask.body.is_some() {
+        if ask.body.is_some() && !names_its_type {
             request = request.header(CONTENT_TYPE, "application/json");
         }
         Ok(request.body(Full::new(ask.body.unwrap_or_default().into()))?)

@@ -25,11 +25,17 @@ pub enum Operation {
     Ship,
     /// `POST /orders/:id/deliver`
     Deliver,
+    /// `POST /orders/:id/cancel`, of an order that was not shipped.
+    Cancel,
+    /// `GET /orders`: the newest orders of a customer.
+    List,
+    /// `POST /orders/bulk`: many new orders in one request.
+    Bulk,
 }
 
 impl Operation {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::Create,
         Self::Get,
         Self::ReadBack,
@@ -37,6 +43,9 @@ impl Operation {
         Self::Pay,
         Self::Ship,
         Self::Deliver,
+        Self::Cancel,
+        Self::List,
+        Self::Bulk,
     ];
 
     /// The name in reports and ledgers.
@@ -50,6 +59,9 @@ impl Operation {
             Self::Pay => "pay",
             Self::Ship => "ship",
             Self::Deliver => "deliver",
+            Self::Cancel => "cancel",
+            Self::List => "list",
+            Self::Bulk => "bulk",
         }
     }
 
@@ -67,53 +79,94 @@ impl Operation {
             Self::Confirm => Some(Self::Pay),
             Self::Pay => Some(Self::Ship),
             Self::Ship => Some(Self::Deliver),
-            Self::Deliver | Self::Get | Self::ReadBack => None,
+            Self::Deliver | Self::Cancel | Self::Get | Self::ReadBack | Self::List | Self::Bulk => {
+                None
+            }
         }
+    }
+
+    /// Whether it asks for a change: what may carry an `Idempotency-Key`.
+    #[must_use]
+    pub(super) const fn is_command(self) -> bool {
+        !matches!(self, Self::Get | Self::ReadBack | Self::List)
     }
 }
 
-/// Weights of new orders, next steps of known ones, and reads of known ones. Until there is a known order, steps and
-/// reads are new orders too.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+/// Weights of what a run sends. What goes to known orders (steps, cancellations, reads) is a new order too until there is
+/// one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Mix {
     /// New orders.
     pub create: u32,
     /// Next steps: confirm, pay, ship, deliver.
     pub advance: u32,
-    /// Reads.
+    /// Cancellations of orders that were not shipped.
+    pub cancel: u32,
+    /// Reads of one order.
     pub get: u32,
+    /// Pages of a customer's orders.
+    pub list: u32,
+    /// Many new orders in one request.
+    pub bulk: u32,
 }
 
 /// What a [`Mix`] chose.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Choice {
     Create,
     Advance,
+    Cancel,
     Get,
+    List,
+    Bulk,
 }
 
 impl Mix {
+    /// New orders and nothing else.
+    pub const CREATE: Self = Self {
+        create: 1,
+        advance: 0,
+        cancel: 0,
+        get: 0,
+        list: 0,
+        bulk: 0,
+    };
+
+    const fn weights(&self) -> [(Choice, &'static str, u32); 6] {
+        [
+            (Choice::Create, "create", self.create),
+            (Choice::Advance, "advance", self.advance),
+            (Choice::Cancel, "cancel", self.cancel),
+            (Choice::Get, "get", self.get),
+            (Choice::List, "list", self.list),
+            (Choice::Bulk, "bulk", self.bulk),
+        ]
+    }
+
     pub(super) fn choose(&self, chance: &mut Chance) -> Choice {
-        let [create, advance, get] = [self.create, self.advance, self.get]
-            .map(|weight| usize::try_from(weight).unwrap_or(usize::MAX / 4));
-        let drawn = chance.below(create + advance + get);
-        if drawn < create {
-            Choice::Create
-        } else if drawn < create + advance {
-            Choice::Advance
-        } else {
-            Choice::Get
+        let weights = self
+            .weights()
+            .map(|(choice, _, weight)| (choice, usize::try_from(weight).unwrap_or(usize::MAX / 8)));
+        let mut drawn = chance.below(weights.iter().map(|(_, weight)| weight).sum());
+        for (choice, weight) in weights {
+            if drawn < weight {
+                return choice;
+            }
+            drawn -= weight;
         }
+        Choice::Create
     }
 }
 
 impl fmt::Display for Mix {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            formatter,
-            "create={},advance={},get={}",
-            self.create, self.advance, self.get
-        )
+        let named: Vec<String> = self
+            .weights()
+            .iter()
+            .filter(|(_, _, weight)| *weight > 0)
+            .map(|(_, name, weight)| format!("{name}={weight}"))
+            .collect();
+        formatter.write_str(&named.join(","))
     }
 }
 
@@ -122,23 +175,24 @@ impl FromStr for Mix {
 
     /// `create=2,advance=1,get=7`; what is not named is 0.
     fn from_str(text: &str) -> anyhow::Result<Self> {
-        let mut mix = Self {
-            create: 0,
-            advance: 0,
-            get: 0,
-        };
+        let mut mix = Self::default();
         for part in text.split(',') {
             let weight = part.split_once('=').and_then(|(name, weight)| {
                 let weight = weight.trim().parse::<u32>().ok()?;
                 match name.trim() {
                     "create" => Some((&mut mix.create, weight)),
                     "advance" => Some((&mut mix.advance, weight)),
+                    "cancel" => Some((&mut mix.cancel, weight)),
                     "get" => Some((&mut mix.get, weight)),
+                    "list" => Some((&mut mix.list, weight)),
+                    "bulk" => Some((&mut mix.bulk, weight)),
                     _ => None,
                 }
             });
             let Some((place, weight)) = weight else {
-                anyhow::bail!("`{part}` is not a weight: use create=N, advance=N, get=N");
+                anyhow::bail!(
+                    "`{part}` is not a weight: use create=N, advance=N, cancel=N, get=N, list=N, bulk=N"
+                );
             };
             *place = weight;
         }
@@ -156,15 +210,18 @@ mod tests {
 
     #[test]
     fn a_mix_reads_back_as_it_is_shown() {
-        let mix: Mix = "create=2, get=7,advance=1".parse().unwrap();
+        let mix: Mix = "create=2, get=7,advance=1,bulk=3".parse().unwrap();
         assert_eq!(
             mix,
             Mix {
                 create: 2,
                 advance: 1,
-                get: 7
+                get: 7,
+                bulk: 3,
+                ..Mix::default()
             }
         );
+        assert_eq!(mix.to_string(), "create=2,advance=1,get=7,bulk=3");
         assert_eq!(mix.to_string().parse::<Mix>().unwrap(), mix);
     }
 
@@ -177,22 +234,17 @@ mod tests {
 
     #[test]
     fn choices_come_in_the_proportion_of_the_weights() {
-        let mix = Mix {
-            create: 1,
-            advance: 2,
-            get: 7,
-        };
+        let mix: Mix = "create=1,advance=2,get=4,list=2,bulk=1".parse().unwrap();
         let mut chance = Chance::new(3);
-        let mut counts = [0_u32; 3];
+        let mut counts = std::collections::HashMap::new();
         for _ in 0..10_000 {
-            match mix.choose(&mut chance) {
-                Choice::Create => counts[0] += 1,
-                Choice::Advance => counts[1] += 1,
-                Choice::Get => counts[2] += 1,
-            }
+            *counts.entry(mix.choose(&mut chance)).or_insert(0_u32) += 1;
         }
-        assert!((900..1_100).contains(&counts[0]), "{counts:?}");
-        assert!((1_850..2_150).contains(&counts[1]), "{counts:?}");
+        for (choice, _, weight) in mix.weights() {
+            let drawn = counts.get(&choice).copied().unwrap_or(0);
+            assert!(drawn.abs_diff(weight * 1_000) < 200, "{counts:?}");
+        }
+        assert!(!counts.contains_key(&Choice::Cancel), "{counts:?}");
     }
 
     #[test]

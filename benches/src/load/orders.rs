@@ -10,6 +10,9 @@ const READABLE_MAX: usize = 100_000;
 /// Most orders that wait for their next step; beyond it new ones are only read.
 const OPEN_MAX: usize = 100_000;
 
+/// Most orders looked at to find one that can be cancelled.
+const LOOKED_AT_MAX: usize = 64;
+
 /// An order that can go a step further.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct OpenOrder {
@@ -52,6 +55,16 @@ impl KnownOrders {
         self.open.pop_front()
     }
 
+    /// Takes an order that was not shipped, of those that waited longest.
+    pub(super) fn take_cancellable(&mut self) -> Option<OpenOrder> {
+        let place = self
+            .open
+            .iter()
+            .take(LOOKED_AT_MAX)
+            .position(|order| order.step != Operation::Deliver)?;
+        self.open.remove(place)
+    }
+
     /// Any known order.
     pub(super) fn any(&self, chance: &mut Chance) -> Option<String> {
         self.readable
@@ -84,6 +97,19 @@ mod tests {
         assert_eq!(orders.any(&mut chance), Some("1".to_owned()));
         orders.reopen(order(1));
         assert_eq!(orders.take_open(), Some(order(1)));
+    }
+
+    #[test]
+    fn an_order_that_was_shipped_is_not_cancelled() {
+        let mut orders = KnownOrders::default();
+        orders.reopen(OpenOrder {
+            step: Operation::Deliver,
+            ..order(1)
+        });
+        assert_eq!(orders.take_cancellable(), None);
+        orders.reopen(order(2));
+        assert_eq!(orders.take_cancellable(), Some(order(2)));
+        assert_eq!(orders.open.len(), 1);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use hyper::header::RETRY_AFTER;
 use serde::Serialize;
 
 use super::connection::{Answer, NoAnswer};
+use super::series::SeriesPoint;
 
 /// Longest latency told apart, in microseconds.
 const LATENCY_US_MAX: u64 = 600_000_000;
@@ -88,13 +89,14 @@ impl Recording {
             refused_with_retry_after: self.refused_with_retry_after,
             refused_without_retry_after: self.refused_without_retry_after,
             latency: Quantiles::of(&self.latency),
+            percentiles: percentiles(&self.latency),
             refused_latency: Quantiles::of(&self.refused_latency),
         }
     }
 }
 
 /// The two ways to say "not now".
-fn is_refusal(status: StatusCode) -> bool {
+pub(super) fn is_refusal(status: StatusCode) -> bool {
     matches!(
         status,
         StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
@@ -129,6 +131,34 @@ impl Quantiles {
     }
 }
 
+/// The parts of requests that a percentile curve shows.
+const PARTS: [f64; 12] = [
+    0.0, 0.25, 0.50, 0.75, 0.90, 0.95, 0.99, 0.995, 0.999, 0.9995, 0.9999, 1.0,
+];
+
+/// The whole distribution, as a curve.
+fn percentiles(histogram: &Histogram<u64>) -> Vec<Percentile> {
+    if histogram.is_empty() {
+        return Vec::new();
+    }
+    PARTS
+        .iter()
+        .map(|&part| Percentile {
+            part,
+            us: histogram.value_at_quantile(part),
+        })
+        .collect()
+}
+
+/// A point of a percentile curve.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Percentile {
+    /// Part of the requests, 0 to 1.
+    pub part: f64,
+    /// This part was not slower, in microseconds.
+    pub us: u64,
+}
+
 /// What one operation gave within the measured time.
 #[derive(Debug, Clone, Serialize)]
 pub struct OperationReport {
@@ -148,6 +178,8 @@ pub struct OperationReport {
     pub refused_without_retry_after: u64,
     /// From the moment a request was due to its end; refusals are not in it, errors are.
     pub latency: Option<Quantiles>,
+    /// The same as a curve.
+    pub percentiles: Vec<Percentile>,
     /// The same of the refusals.
     pub refused_latency: Option<Quantiles>,
 }
@@ -176,6 +208,12 @@ pub struct LoadReport {
     pub send_delay: Option<Quantiles>,
     /// By operation; those never asked for are left out.
     pub operations: Vec<OperationReport>,
+    /// Every request but read-backs, by when it was due.
+    pub over_time: Vec<SeriesPoint>,
+    /// Read-backs, by when their order was acknowledged: how long until it was visible.
+    pub visible_over_time: Vec<SeriesPoint>,
+    /// Lines of bulk requests that were not acknowledged, during the whole run.
+    pub bulk_lines_refused: u64,
     /// Commands acknowledged during the whole run, warm-up included.
     pub acknowledged_commands: u64,
     /// New orders acknowledged during the whole run, warm-up included.
@@ -270,6 +308,13 @@ impl fmt::Display for LoadReport {
                 operation.operation,
                 statuses.join(", ")
             )?;
+            if operation.operation == "bulk" && self.bulk_lines_refused > 0 {
+                writeln!(
+                    formatter,
+                    "bulk: {} lines were not acknowledged",
+                    self.bulk_lines_refused
+                )?;
+            }
             if operation.refused_without_retry_after > 0 {
                 writeln!(
                     formatter,
@@ -370,6 +415,9 @@ mod tests {
             unsent: 0,
             send_delay: None,
             operations: Vec::new(),
+            over_time: Vec::new(),
+            visible_over_time: Vec::new(),
+            bulk_lines_refused: 0,
             acknowledged_commands: 50,
             acknowledged_orders: 50,
         };

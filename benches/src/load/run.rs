@@ -6,14 +6,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use hdrhistogram::Histogram;
-use hyper::Method;
-use serde::Deserialize;
 
+use super::asking::{self, Subject};
 use super::connection::{Answer, Ask, Connection, NoAnswer};
 use super::operation::Choice;
 use super::orders::{KnownOrders, OpenOrder};
 use super::outcome::{Recording, histogram, micros};
 use super::pacing::Pacing;
+use super::series::Series;
 use super::{Ledger, LedgerEntry, LoadReport, Mix, Operation, Quantiles, Target};
 use crate::sample::Chance;
 
@@ -38,6 +38,8 @@ pub struct LoadConfig {
     pub timeout: Duration,
     /// Proportion of the operations.
     pub mix: Mix,
+    /// Orders of one bulk request.
+    pub bulk_lines: usize,
     /// Whether each command gets an `Idempotency-Key` of its own.
     pub idempotency_keys: bool,
     /// Whether each new order is read at once, on the same connection, waiting until it is visible. These reads come on top
@@ -47,25 +49,65 @@ pub struct LoadConfig {
     pub seed: u64,
 }
 
+impl LoadConfig {
+    /// New orders on one connection in a closed loop, for as long as the answers to 10 s of it take.
+    #[must_use]
+    pub const fn new(target: Target) -> Self {
+        Self {
+            target,
+            rate: 0.0,
+            connections: 1,
+            warm_up: Duration::ZERO,
+            duration: Duration::from_secs(10),
+            requests_max: u64::MAX,
+            drain: Duration::from_secs(5),
+            timeout: Duration::from_secs(10),
+            mix: Mix::CREATE,
+            bulk_lines: 20,
+            idempotency_keys: false,
+            read_back: false,
+            seed: 1,
+        }
+    }
+}
+
 /// How often a connection that cannot be made is tried again, so that a run against a dead service does not spin.
 const RECONNECT_DELAY: Duration = Duration::from_millis(10);
 
-/// How long the service may let a read wait for the order just made.
-const READ_BACK_WAIT_SECONDS: u32 = 5;
+/// What was recorded, under one lock: a request is recorded once, in all of it.
+struct Tally {
+    recordings: Vec<Recording>,
+    send_delay: Histogram<u64>,
+    /// Everything but read-backs.
+    over_time: Series,
+    /// Read-backs.
+    visible_over_time: Series,
+}
+
+impl Tally {
+    fn new(duration: Duration) -> Self {
+        Self {
+            recordings: Operation::ALL.iter().map(|_| Recording::new()).collect(),
+            send_delay: histogram(),
+            over_time: Series::new(duration),
+            visible_over_time: Series::new(duration),
+        }
+    }
+}
 
 struct Shared {
     config: LoadConfig,
     pacing: Pacing,
     measured_from: Instant,
     measured_until: Instant,
-    recordings: Vec<Mutex<Recording>>,
-    send_delay: Mutex<Histogram<u64>>,
+    tally: Mutex<Tally>,
     orders: Mutex<KnownOrders>,
     ledger: Option<Mutex<Ledger>>,
     answered: AtomicU64,
     succeeded: AtomicU64,
     acknowledged_commands: AtomicU64,
     acknowledged_orders: AtomicU64,
+    bulk_lines_refused: AtomicU64,
 }
 
 /// Runs the load to its end. Acknowledged commands go to `ledger`.
@@ -99,17 +141,14 @@ pub async fn run(config: LoadConfig, ledger: Option<Ledger>) -> anyhow::Result<L
         ),
         measured_from: start + config.warm_up,
         measured_until: start + config.warm_up + config.duration,
-        recordings: Operation::ALL
-            .iter()
-            .map(|_| Mutex::new(Recording::new()))
-            .collect(),
-        send_delay: Mutex::new(histogram()),
+        tally: Mutex::new(Tally::new(config.duration)),
         orders: Mutex::new(KnownOrders::default()),
         ledger: ledger.map(Mutex::new),
         answered: AtomicU64::new(0),
         succeeded: AtomicU64::new(0),
         acknowledged_commands: AtomicU64::new(0),
         acknowledged_orders: AtomicU64::new(0),
+        bulk_lines_refused: AtomicU64::new(0),
         config,
     });
 
@@ -147,7 +186,13 @@ async fn work(shared: Arc<Shared>, number: u64, mut connection: Connection) -> a
     let mut chance = Chance::new(shared.config.seed.wrapping_add(number << 32));
     while let Some(due) = shared.pacing.next().await {
         let (operation, order) = shared.choose(&mut chance);
-        let ask = shared.ask(operation, order.as_ref(), &mut chance);
+        let ask = asking::ask(
+            operation,
+            order.as_ref(),
+            shared.config.idempotency_keys,
+            shared.config.bulk_lines,
+            &mut chance,
+        );
         let sent = Instant::now();
         let outcome = connection.send(ask).await;
         let ended = Instant::now();
@@ -165,21 +210,6 @@ async fn work(shared: Arc<Shared>, number: u64, mut connection: Connection) -> a
     Ok(())
 }
 
-/// An order a request is about: to be read, or to be taken a step further.
-#[derive(Debug)]
-enum Subject {
-    Read(String),
-    Step(OpenOrder),
-}
-
-/// What the generator understands of an answer.
-#[derive(Debug, Deserialize)]
-struct Acknowledged {
-    id: String,
-    version: u32,
-    total: i64,
-}
-
 impl Shared {
     /// The next operation, with the order it is about.
     fn choose(&self, chance: &mut Chance) -> (Operation, Option<Subject>) {
@@ -191,45 +221,13 @@ impl Shared {
             Choice::Advance => lock(&self.orders)
                 .take_open()
                 .map(|order| (order.step, Some(Subject::Step(order)))),
+            Choice::Cancel => lock(&self.orders)
+                .take_cancellable()
+                .map(|order| (Operation::Cancel, Some(Subject::Step(order)))),
+            Choice::List => Some((Operation::List, None)),
+            Choice::Bulk => Some((Operation::Bulk, None)),
         }
         .unwrap_or((Operation::Create, None))
-    }
-
-    fn ask(&self, operation: Operation, subject: Option<&Subject>, chance: &mut Chance) -> Ask {
-        let mut headers = Vec::new();
-        if self.config.idempotency_keys && operation != Operation::Get {
-            headers.push((
-                "idempotency-key",
-                format!("{:016x}{:016x}", chance.draw(), chance.draw()),
-            ));
-        }
-        match subject {
-            None => Ask {
-                method: Method::POST,
-                path: "/orders".to_owned(),
-                headers,
-                body: Some(new_order(chance)),
-            },
-            Some(Subject::Read(id)) => Ask {
-                method: Method::GET,
-                path: format!("/orders/{id}"),
-                headers,
-                body: None,
-            },
-            Some(Subject::Step(order)) => {
-                headers.push(("if-match", format!("\"{}\"", order.version)));
-                let body = match operation {
-                    Operation::Pay => format!("{{\"amount\":{}}}", order.total),
-                    _ => "{}".to_owned(),
-                };
-                Ask {
-                    method: Method::POST,
-                    path: format!("/orders/{}/{}", order.id, operation.name()),
-                    headers,
-                    body: Some(body.into_bytes()),
-                }
-            }
-        }
     }
 
     /// Reads an order that was just made, with the token of its acknowledgement.
@@ -245,18 +243,7 @@ impl Shared {
             .as_ref()
             .ok()
             .filter(|answer| answer.status.is_success())?;
-        let header = |name| Some(answer.headers.get(name)?.to_str().ok()?.to_owned());
-        let location = header("location")?;
-        let base = self.config.target.base.as_str();
-        Some(Ask {
-            method: Method::GET,
-            path: location.strip_prefix(base).unwrap_or(&location).to_owned(),
-            headers: vec![
-                ("sync-token", header("sync-token")?),
-                ("prefer", format!("wait={READ_BACK_WAIT_SECONDS}")),
-            ],
-            body: None,
-        })
+        asking::read_back(answer, &self.config.target.base)
     }
 
     /// Counts an answer for the rate that was reached.
@@ -280,10 +267,15 @@ impl Shared {
         outcome: &Result<Answer, NoAnswer>,
     ) {
         if (self.measured_from..self.measured_until).contains(&due) {
-            lock(&self.recordings[operation.index()]).record(ended - due, outcome);
-            if operation != Operation::ReadBack {
+            let (at, latency) = (due - self.measured_from, ended - due);
+            let mut tally = lock(&self.tally);
+            tally.recordings[operation.index()].record(latency, outcome);
+            if operation == Operation::ReadBack {
+                tally.visible_over_time.record(at, latency, outcome);
+            } else {
                 let delay = sent.saturating_duration_since(due);
-                lock(&self.send_delay).saturating_record(micros(delay));
+                tally.send_delay.saturating_record(micros(delay));
+                tally.over_time.record(at, latency, outcome);
             }
         }
     }
@@ -297,7 +289,7 @@ impl Shared {
         outcome: &Result<Answer, NoAnswer>,
         chance: &mut Chance,
     ) -> anyhow::Result<()> {
-        if operation == Operation::Get {
+        if !operation.is_command() {
             return Ok(());
         }
         let Ok(answer) = outcome else { return Ok(()) };
@@ -309,24 +301,13 @@ impl Shared {
             }
             return Ok(());
         }
-        let order: Acknowledged = serde_json::from_slice(&answer.body)
-            .with_context(|| format!("the answer to `{}` is not an order", operation.name()))?;
-        self.acknowledged_commands.fetch_add(1, Ordering::Relaxed);
-        if let Some(ledger) = &self.ledger {
-            lock(ledger).write(&LedgerEntry {
-                order_id: order.id.clone(),
-                version: order.version,
-                operation: operation.name().to_owned(),
-                acknowledged_at_us: SystemTime::now()
-                    .duration_since(UNIX_EPOCH)
-                    .map_or(0, micros),
-            })?;
+        if operation == Operation::Bulk {
+            return self.learn_bulk(answer);
         }
-        if operation == Operation::Create {
-            self.acknowledged_orders.fetch_add(1, Ordering::Relaxed);
-        }
+        let order = asking::acknowledged(operation, answer)?;
+        self.acknowledge(operation, &order.id, order.version)?;
         if let Some(step) = operation.next_step() {
-            let Acknowledged { id, version, total } = order;
+            let asking::Acknowledged { id, version, total } = order;
             let order = OpenOrder {
                 id,
                 version,
@@ -338,6 +319,40 @@ impl Shared {
             } else {
                 lock(&self.orders).reopen(order);
             }
+        }
+        Ok(())
+    }
+
+    /// Keeps what the lines of a bulk answer say. These orders are not taken further: their totals are not in the answer.
+    fn learn_bulk(&self, answer: &Answer) -> anyhow::Result<()> {
+        for line in asking::bulk_lines(answer, self.config.bulk_lines)? {
+            match (line.id, line.version) {
+                (Some(id), Some(version)) if (200..300).contains(&line.status) => {
+                    self.acknowledge(Operation::Bulk, &id, version)?;
+                }
+                _ => {
+                    self.bulk_lines_refused.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts an acknowledged command and writes it down.
+    fn acknowledge(&self, operation: Operation, id: &str, version: u32) -> anyhow::Result<()> {
+        self.acknowledged_commands.fetch_add(1, Ordering::Relaxed);
+        if matches!(operation, Operation::Create | Operation::Bulk) {
+            self.acknowledged_orders.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Some(ledger) = &self.ledger {
+            lock(ledger).write(&LedgerEntry {
+                order_id: id.to_owned(),
+                version,
+                operation: operation.name().to_owned(),
+                acknowledged_at_us: SystemTime::now()
+                    .duration_since(UNIX_EPOCH)
+                    .map_or(0, micros),
+            })?;
         }
         Ok(())
     }
@@ -355,6 +370,7 @@ impl Shared {
                 0.0
             }
         };
+        let tally = lock(&self.tally);
         LoadReport {
             mode: if self.config.rate > 0.0 {
                 "open loop"
@@ -368,33 +384,19 @@ impl Shared {
             succeeded_per_second: per_second(&self.succeeded),
             answered_per_second: per_second(&self.answered),
             unsent,
-            send_delay: Quantiles::of(&lock(&self.send_delay)),
+            send_delay: Quantiles::of(&tally.send_delay),
             operations: Operation::ALL
                 .iter()
-                .map(|operation| lock(&self.recordings[operation.index()]).report(operation.name()))
+                .map(|operation| tally.recordings[operation.index()].report(operation.name()))
                 .filter(|report| report.requests > 0)
                 .collect(),
+            over_time: tally.over_time.points(),
+            visible_over_time: tally.visible_over_time.points(),
+            bulk_lines_refused: self.bulk_lines_refused.load(Ordering::Relaxed),
             acknowledged_commands: self.acknowledged_commands.load(Ordering::Relaxed),
             acknowledged_orders: self.acknowledged_orders.load(Ordering::Relaxed),
         }
     }
-}
-
-/// Customers and goods that orders are drawn from: enough that none is hot, few enough that all come again.
-const CUSTOMERS: usize = 10_000;
-const GOODS: usize = 1_000;
-
-/// An order of the size of the documented one.
-fn new_order(chance: &mut Chance) -> Vec<u8> {
-    format!(
-        "{{\"customer_id\":\"c-{:04}\",\"currency\":\"EUR\",\"lines\":[{{\"sku\":\"SKU-{}\",\"quantity\":{},\
-         \"unit_price\":{}}}],\"metadata\":{{\"channel\":\"web\"}}}}",
-        chance.below(CUSTOMERS),
-        chance.below(GOODS),
-        chance.below(9) + 1,
-        chance.below(9_000) + 1_000,
-    )
-    .into_bytes()
 }
 
 /// A panic elsewhere does not make counts and histograms wrong.

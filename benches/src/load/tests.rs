@@ -10,12 +10,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::load::{
-    Ledger, LoadConfig, LoadReport, Mix, OperationReport, Target, prove_ledger, run,
+    Bounds, Ledger, LoadConfig, LoadReport, OperationReport, Ramp, Target, climb, prove_ledger, run,
 };
 use crate::reference::{Server, router};
 use crate::sample::ORDER_ID;
 use axum::Router;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::routing::{get, post};
 use tokio::sync::oneshot;
 
@@ -54,22 +54,11 @@ impl Running {
 /// A short run of new orders alone, on one connection.
 fn config(target: Target) -> LoadConfig {
     LoadConfig {
-        target,
-        rate: 0.0,
-        connections: 1,
-        warm_up: Duration::ZERO,
         duration: Duration::from_secs(3_600),
         requests_max: 100,
         drain: Duration::from_secs(60),
         timeout: Duration::from_secs(60),
-        mix: Mix {
-            create: 1,
-            advance: 0,
-            get: 0,
-        },
-        idempotency_keys: false,
-        read_back: false,
-        seed: 1,
+        ..LoadConfig::new(target)
     }
 }
 
@@ -226,6 +215,156 @@ async fn a_new_order_is_read_back_with_the_token_of_its_acknowledgement() {
         (4, 4)
     );
     assert!(read_back.latency.unwrap().p50_us >= 50_000, "{report:?}");
+    server.stop().await;
+}
+
+/// An order service of one order, which is made and cancelled again and again, with pages and bulk requests.
+fn order_of_all_trades() -> Router {
+    const ORDER: &str = "{\"id\":\"7\",\"version\":1,\"total\":1}";
+    let bulk = |headers: HeaderMap, body: String| async move {
+        assert_eq!(headers[header::CONTENT_TYPE], "application/x-ndjson");
+        (0..body.lines().count())
+            .map(|line| {
+                // The last line of each is refused.
+                if line + 1 == body.lines().count() {
+                    "{\"line\":9,\"status\":422,\"problem\":{}}\n".to_owned()
+                } else {
+                    format!(
+                        "{{\"line\":{line},\"status\":201,\"id\":\"b-{line}\",\"version\":1}}\n"
+                    )
+                }
+            })
+            .collect::<String>()
+    };
+    let page = |uri: Uri| async move {
+        let query = uri.query().unwrap_or_default();
+        if query.starts_with("customer_id=c-") && query.contains("limit=") {
+            StatusCode::OK
+        } else {
+            StatusCode::BAD_REQUEST
+        }
+    };
+    Router::new()
+        .route(
+            "/orders",
+            post(|| async { (StatusCode::CREATED, ORDER) }).get(page),
+        )
+        .route("/orders/bulk", post(bulk))
+        .route("/orders/7/cancel", post(|| async { ORDER }))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_bulk_requests_and_cancellations_are_asked_for_as_the_service_wants_them() {
+    let server = Running::start(order_of_all_trades()).await;
+    let report = run(
+        LoadConfig {
+            requests_max: 400,
+            mix: "create=1,cancel=1,list=1,bulk=1".parse().unwrap(),
+            bulk_lines: 5,
+            ..config(server.target())
+        },
+        None,
+    )
+    .await
+    .unwrap();
+    for name in ["create", "cancel", "list", "bulk"] {
+        let operation = operation(&report, name);
+        assert!(operation.requests > 50, "{report:?}");
+        assert_eq!(
+            operation.succeeded, operation.requests,
+            "{name}: {report:?}"
+        );
+    }
+    let bulk = operation(&report, "bulk").requests;
+    assert_eq!(report.bulk_lines_refused, bulk);
+    assert_eq!(
+        report.acknowledged_orders,
+        operation(&report, "create").requests + 4 * bulk
+    );
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_is_told_over_time_and_as_a_curve() {
+    let server = Running::start(router(None).unwrap()).await;
+    let report = run(
+        LoadConfig {
+            rate: 200.0,
+            connections: 8,
+            requests_max: u64::MAX,
+            duration: Duration::from_millis(1_500),
+            ..config(server.target())
+        },
+        None,
+    )
+    .await
+    .unwrap();
+    let due: u64 = report.over_time.iter().map(|point| point.requests).sum();
+    let create = operation(&report, "create");
+    assert_eq!((report.over_time.len(), due), (2, create.requests));
+    assert!(create.percentiles.is_sorted_by_key(|point| point.us));
+    assert_eq!(
+        create.percentiles.last().unwrap().us,
+        create.latency.unwrap().max_us
+    );
+    server.stop().await;
+}
+
+/// A ramp over a server whose projector falls behind above a rate that is counted, not timed: the steps are all of one
+/// length, so that the rate of a step is told by its requests.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ramp_ends_at_the_lag_that_the_service_tells() {
+    const HOLDS: u64 = 60;
+    let requests = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&requests);
+    let service = Router::new()
+        .route(
+            "/orders",
+            post(move || async move {
+                counted.fetch_add(1, Ordering::Relaxed);
+                (
+                    StatusCode::CREATED,
+                    "{\"id\":\"7\",\"version\":1,\"total\":1}",
+                )
+            }),
+        )
+        .route(
+            "/metrics",
+            get(move || async move {
+                let behind = requests.swap(0, Ordering::Relaxed) > HOLDS;
+                let lag = if behind { 9 } else { 0 };
+                format!(
+                    "projector_event_lag_seconds{{partition=\"0\",projection=\"orders\"}} {lag}\n"
+                )
+            }),
+        );
+    let server = Running::start(service).await;
+    let config = LoadConfig {
+        requests_max: u64::MAX,
+        connections: 4,
+        duration: Duration::from_millis(1_000),
+        ..config(server.target())
+    };
+    let ramp = Ramp {
+        from: 20.0,
+        to: 10_000.0,
+        factor: 50.0,
+        refinements: 0,
+    };
+    let bounds = Bounds {
+        p99_ms_max: f64::INFINITY,
+        lag_seconds_max: 1.0,
+    };
+    let mut told = 0;
+    let report = climb(&config, ramp, bounds, |_| told += 1).await.unwrap();
+    assert_eq!((report.knee, report.steps.len(), told), (Some(20.0), 2, 2));
+    assert_eq!(report.steps[1].lag_seconds, Some(9.0));
+    assert!(
+        report.steps[1]
+            .objections
+            .iter()
+            .any(|it| it.contains("lag 9.00 s"))
+    );
     server.stop().await;
 }
 

@@ -41,6 +41,9 @@ impl Store {
     }
 }
 
+/// Identity of every log that is opened here.
+pub const LOG_ID: [u8; 16] = [0xb; 16];
+
 /// Opens a log in `directory`, with the service's own settings.
 ///
 /// # Errors
@@ -51,7 +54,6 @@ pub fn open_log(
     partitions: u16,
     durability: Durability,
 ) -> anyhow::Result<Arc<dyn EventLog>> {
-    const LOG_ID: [u8; 16] = [0xb; 16];
     match store {
         Store::Segmented => Ok(Arc::new(SegmentedLog::open(
             SegmentedConfig::new(directory.join("log"), LOG_ID, partitions, durability),
