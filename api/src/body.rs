@@ -1,19 +1,23 @@
 //! A request's body in memory: of the right type, within the limit, without copying what came in one piece.
 
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
 
 use axum::body::HttpBody;
 use axum::extract::{FromRequest, Request};
-use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 use axum::http::{HeaderMap, HeaderValue};
 use bytes::{Bytes, BytesMut};
+use hyper::body::Frame;
 
 use crate::api::Shared;
 use crate::connection_clock::ConnectionClock;
 use crate::error::{Problem, ProblemKind};
+
+/// Most bytes beyond the limit that are read and thrown away before a body is refused: an answer in the middle of what a
+/// client sends is lost with the connection that has to be closed then.
+const DISCARDED_BYTES_MAX: usize = 1024 * 1024;
 
 /// The bytes of a JSON body; empty if there is none.
 #[derive(Debug)]
@@ -42,7 +46,13 @@ impl JsonBody {
         B: HttpBody<Data = Bytes>,
         B::Error: std::fmt::Display,
     {
-        if declared_length(headers).is_some_and(|length| length > limit as u64) {
+        let beyond =
+            declared_length(headers).map_or(0, |length| length.saturating_sub(limit as u64));
+        if beyond > 0 {
+            // Who waits to be told to go on is told not to.
+            if beyond <= DISCARDED_BYTES_MAX as u64 && !headers.contains_key(EXPECT) {
+                discard(pin!(body), limit, clock).await;
+            }
             return Err(too_large(limit));
         }
         let bytes = whole(body, limit, clock).await?;
@@ -112,18 +122,7 @@ where
     let mut first = Bytes::new();
     let mut more = BytesMut::new();
     loop {
-        let frame = poll_fn(|context| {
-            let frame = body.as_mut().poll_frame(context);
-            if let Some(clock) = clock {
-                clock.awaits_body(frame.is_pending());
-            }
-            match frame {
-                Poll::Ready(frame) => Poll::Ready(frame),
-                Poll::Pending => Poll::Pending,
-            }
-        })
-        .await;
-        let data = match frame {
+        let data = match next_frame(body.as_mut(), clock).await {
             None => break,
             // Trailers have no meaning here.
             Some(Ok(frame)) => match frame.into_data() {
@@ -138,6 +137,8 @@ where
             }
         };
         if first.len() + more.len() + data.len() > limit {
+            drop((first, more, data));
+            discard(body, 0, clock).await;
             return Err(too_large(limit));
         }
         if first.is_empty() && more.is_empty() {
@@ -159,10 +160,43 @@ where
     })
 }
 
+/// The next piece of `body`; the clock is told whether the client keeps us waiting for it.
+async fn next_frame<B>(
+    mut body: Pin<&mut B>,
+    clock: Option<&ConnectionClock>,
+) -> Option<Result<Frame<Bytes>, B::Error>>
+where
+    B: HttpBody<Data = Bytes>,
+{
+    poll_fn(|context| {
+        let frame = body.as_mut().poll_frame(context);
+        if let Some(clock) = clock {
+            clock.awaits_body(frame.is_pending());
+        }
+        frame
+    })
+    .await
+}
+
+/// Reads what is left of a body that is refused, unless that is more than [`DISCARDED_BYTES_MAX`] beyond `limit`.
+async fn discard<B>(mut body: Pin<&mut B>, limit: usize, clock: Option<&ConnectionClock>)
+where
+    B: HttpBody<Data = Bytes>,
+{
+    let mut left = limit + DISCARDED_BYTES_MAX;
+    while let Some(Ok(frame)) = next_frame(body.as_mut(), clock).await {
+        let bytes = frame.data_ref().map_or(0, Bytes::len);
+        if bytes > left || body.is_end_stream() {
+            return;
+        }
+        left -= bytes;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use axum::body::Body;
-    use futures_util::stream;
+    use futures_util::{StreamExt, stream};
 
     use super::*;
 
@@ -189,6 +223,22 @@ mod tests {
         for body in [in_pieces(&[b"ab", b"cd", b"ef"]), Body::from("abcdef")] {
             let problem = whole(body, 5, None).await.expect_err("six bytes");
             assert_eq!(problem.kind(), ProblemKind::BodyTooLarge);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_left_of_a_body_that_is_refused_is_read_but_not_for_ever() {
+        const PIECE: usize = 64 * 1024;
+        for (pieces, read) in [(12, 12), (1_000, 1 + DISCARDED_BYTES_MAX / PIECE)] {
+            let mut given = 0;
+            let body = stream::iter((0..pieces).inspect(|_| given += 1)).map(|_| {
+                let piece = Bytes::from_static(&[b' '; PIECE]);
+                Ok::<_, std::io::Error>(piece)
+            });
+            let body = http_body_util::StreamBody::new(body.map(|piece| piece.map(Frame::data)));
+            let problem = whole(body, 5, None).await.expect_err("too much");
+            assert_eq!(problem.kind(), ProblemKind::BodyTooLarge);
+            assert!((read..=read + 1).contains(&given), "{given} of {pieces}");
         }
     }
 
