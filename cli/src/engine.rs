@@ -30,6 +30,63 @@ pub(crate) enum Followers {
     Projector,
 }
 
+/// Extension of a segment that a start has to take in.
+const WAITING_EXTENSION: &str = "next";
+
+/// How many segments of a stopped log wait for their names: they were written in durability mode `os`, the process was
+/// killed, and only a start for writing takes them in.
+///
+/// # Errors
+/// A failure if the directory cannot be read.
+pub(crate) fn waiting_segments(directory: &Path) -> Result<usize, Failure> {
+    let mut waiting = 0;
+    for partition in entries_of(&directory.join(SEGMENTED_DIRECTORY))? {
+        if partition.is_dir() {
+            let files = entries_of(&partition)?;
+            let waits =
+                |path: &&PathBuf| path.extension().is_some_and(|it| it == WAITING_EXTENSION);
+            waiting += files.iter().filter(waits).count();
+        }
+    }
+    Ok(waiting)
+}
+
+fn entries_of(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let entries = match std::fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(unreadable(directory)(error)),
+    };
+    entries
+        .map(|entry| Ok(entry.map_err(unreadable(directory))?.path()))
+        .collect()
+}
+
+fn unreadable(directory: &Path) -> impl Fn(std::io::Error) -> Failure {
+    let directory = directory.display().to_string();
+    move |error| {
+        anyhow::Error::new(error)
+            .context(format!("read {directory}"))
+            .into()
+    }
+}
+
+/// Refuses to rewrite a log before a start took in all that is there.
+///
+/// # Errors
+/// A failure that says what to do.
+pub(crate) fn refuse_waiting_segments(directory: &Path) -> Result<(), Failure> {
+    match waiting_segments(directory)? {
+        0 => Ok(()),
+        count => Err(anyhow::anyhow!(
+            "{count} segments in {} wait for their names since the service was killed, and hold acknowledged events: run \
+             `order-service log rotate`, which takes them in, and then this again",
+            directory.join(SEGMENTED_DIRECTORY).display()
+        )
+        .into()),
+    }
+}
+
 /// Opens the log of an owned data directory for writing, and recovers what a crash left.
 ///
 /// # Errors

@@ -15,8 +15,11 @@ use crate::config::{PARTITIONS_DEFAULT, Store};
 use crate::failure::{Failure, usage};
 use crate::{backup, staging};
 
-/// Version of the data directory's layout that this binary reads and writes.
+/// Version of a new data directory's layout.
 const FORMAT: u32 = 1;
+/// Version of one whose log was compacted: a binary that does not know snapshots would set every compacted order aside, so
+/// it must not open it.
+pub(crate) const FORMAT_COMPACTED: u32 = 2;
 
 /// The file's name in the data directory.
 pub(crate) const FILE_NAME: &str = "manifest.json";
@@ -158,9 +161,9 @@ impl Manifest {
             ));
         }
         let FormatOnly { format } = serde_json::from_str(&text).map_err(damaged)?;
-        if format != FORMAT {
+        if !(FORMAT..=FORMAT_COMPACTED).contains(&format) {
             return Err(usage!(
-                "{} is of format {format}, this binary knows format {FORMAT}: start the version of order-service that \
+                "{} is of format {format}, this binary knows formats {FORMAT} to {FORMAT_COMPACTED}: start the version of order-service that \
                  wrote it, or name another directory with --data-dir",
                 path.display()
             ));

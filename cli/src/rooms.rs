@@ -87,7 +87,11 @@ pub(crate) fn open_log(
 ///
 /// # Errors
 /// A usage failure.
-pub(crate) fn refuse_empty_files(config: &Config) -> Result<(), Failure> {
+pub(crate) fn refuse_before_anything_is_made(config: &Config) -> Result<(), Failure> {
+    config
+        .outbox
+        .check_target()
+        .map_err(|error| usage!("configuration: {error}"))?;
     match Manifest::find(&config.data_dir) {
         Ok(None) => check_files(config, config.partitions.unwrap_or(PARTITIONS_DEFAULT)),
         // What there is says how many partitions there are, or what is wrong with it, when it is opened.

@@ -35,7 +35,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     crate::file_limit::raise(config.api.connections_max);
     // Before anything is made: what does not fit should leave nothing behind.
     let api_config = config.api()?;
-    rooms::refuse_empty_files(&config)?;
+    rooms::refuse_before_anything_is_made(&config)?;
     let directory = DataDirectory::own(&config)?;
     let sockets = Sockets::of_service(&config)?;
 

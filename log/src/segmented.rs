@@ -494,8 +494,13 @@ fn open_partition(
             .map_err(io_error("making the first segment of"))?;
         bases.push(0);
     }
-    recovery::finish_rolls(&**disk, &directory, identity, &mut bases)
-        .map_err(io_error("finishing what a crash interrupted in"))?;
+    // A disk that fails here makes the partition unwritable, and nothing is changed that a later start needs.
+    let finished = recovery::finish_rolls(&**disk, &directory, identity, &mut bases);
+    let repair = if finished.is_ok() {
+        Repair::Tail
+    } else {
+        Repair::Nothing
+    };
     // A crash may have come between a segment's name and the sync of its directory; and what was removed just now must not
     // come back.
     if keeps(Mutant::DirectoryResync) {
@@ -503,7 +508,7 @@ fn open_partition(
             .map_err(io_error("syncing"))?;
     }
     let last_base = bases[bases.len() - 1];
-    let last = recovery::recover(disk, &directory, identity, last_base, Repair::Tail)?;
+    let last = recovery::recover(disk, &directory, identity, last_base, repair)?;
     let epoch_here = Some(Arc::clone(epoch));
     let (partition, last) =
         load_partition(disk, directory, identity, &bases, last, cache, epoch_here);
@@ -512,6 +517,9 @@ fn open_partition(
         partition.poison(&damage);
         None
     });
+    if let Err(error) = finished {
+        partition.poison(&format!("finishing what a crash interrupted: {error}"));
+    }
     let last_before = footer_before.map_or(0, |footer| footer.last_append_time);
     // Above every epoch in the log, even if the file that counts them was lost.
     let epoch_before = footer_before

@@ -229,6 +229,15 @@ impl OutboxConfig {
         if self.dead_events_max == 0 {
             return refuse("dead_events_max", "must be at least 1");
         }
+        Ok(())
+    }
+
+    /// Checks what only a dispatcher needs: that there is a target, and something to sign with. The secret may be in the
+    /// environment of the service alone, so other commands do without.
+    ///
+    /// # Errors
+    /// [`OutboxError::Config`] naming the setting.
+    pub fn check_target(&self) -> Result<(), OutboxError> {
         if self.sink == SinkKind::Webhook {
             Target::check(self)?;
         }

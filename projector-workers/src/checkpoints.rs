@@ -116,6 +116,11 @@ impl Checkpoints {
         )
     }
 
+    /// Whether another process follows.
+    pub(crate) fn is_followed(&self) -> bool {
+        self.bell.get().is_some()
+    }
+
     /// Whether somebody in this process waits for the checkpoint to move.
     pub(crate) fn is_awaited(&self, projection: Projection, partition: PartitionId) -> bool {
         self.entry(projection, partition)

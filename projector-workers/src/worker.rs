@@ -30,7 +30,7 @@ use crate::workers::{ProjectorConfig, Redriven};
 use crate::{Checkpoints, Projection, ReadModel, ReadModelError};
 
 #[cfg(test)]
-pub(crate) use running::GATHERED_ENOUGH;
+pub(crate) use running::{GATHERED_AT_ONCE, GATHERED_ENOUGH};
 
 /// Most bytes of frames in the batches of all workers together, whatever their count, and least of each: bounds their
 /// memory, to about four times this, and the length of their transactions. The larger a batch of updates, the more of them

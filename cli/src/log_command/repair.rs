@@ -47,6 +47,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let config = arguments.data_directory.load()?.config;
     let directory = DataDirectory::own_existing(&config.data_dir)?;
+    engine::refuse_waiting_segments(&directory.path)?;
     let manifest = &directory.manifest;
     if manifest.store == Store::Jsonl {
         return Err(usage!(

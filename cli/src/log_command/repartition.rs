@@ -66,6 +66,7 @@ fn rewrite(config: &Config, partitions: u16, discard_old: bool) -> Result<(), Fa
         )
     })?;
     let directory = DataDirectory::own_existing(&config.data_dir)?;
+    engine::refuse_waiting_segments(&directory.path)?;
     let before = &directory.manifest;
     if before.partitions == partitions {
         return print::line(&format!(

@@ -57,6 +57,13 @@ fn segmented(directory: &Path, manifest: &Manifest) -> Result<(), Failure> {
             finding.reason
         ))?;
     }
+    let waiting = engine::waiting_segments(directory)?;
+    if waiting > 0 {
+        print::line(&format!(
+            "{waiting} segments wait for their names since the service was killed, and were not read: the next start, or \
+             `order-service log rotate`, takes them in"
+        ))?;
+    }
     print::line(&format!(
         "read {} segments, {} bytes: {} frames with {} records are proven",
         report.segments, report.bytes, report.frames, report.records

@@ -8,10 +8,11 @@
 //! does not wait for them, but takes the next segment as far as it is. Where space cannot be reserved otherwise, they are
 //! what reserves it, and are written all at once.
 
+use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
@@ -187,11 +188,7 @@ impl Preparer {
         let stopped = Arc::clone(&stop);
         let thread = thread::Builder::new()
             .name("log-prepare".to_owned())
-            .spawn(move || {
-                for job in queue {
-                    run(job, &stopped);
-                }
-            })?;
+            .spawn(move || work(&queue, &stopped))?;
         let (jobs, thread) = (Some(jobs), Some(thread));
         Ok(Self {
             background: Some(Arc::new(Background { jobs, thread, stop })),
@@ -232,39 +229,73 @@ impl Preparer {
                 .as_ref()
                 .is_some_and(|jobs| jobs.send(job).is_ok()),
             None => {
-                run(job, &AtomicBool::new(false));
+                let proceed = AtomicBool::new(false);
+                if let Some(partition) = run(job, &proceed) {
+                    while zero_step(&partition, &proceed) {}
+                }
                 true
             }
         }
     }
 }
 
-fn run(job: Job, stop: &AtomicBool) {
+/// Does what is asked for until nobody can ask any more. Zeros come last, a step of each partition in turn: nobody waits for
+/// them, and everything else is waited for.
+fn work(jobs: &Receiver<Job>, stop: &AtomicBool) {
+    let mut zeroing: VecDeque<Arc<Partition>> = VecDeque::new();
+    loop {
+        let job = if zeroing.is_empty() {
+            jobs.recv().map_err(|_| TryRecvError::Disconnected)
+        } else {
+            jobs.try_recv()
+        };
+        match job {
+            Ok(job) => zeroing.extend(run(job, stop)),
+            Err(TryRecvError::Empty) => {
+                if let Some(partition) = zeroing.pop_front()
+                    && zero_step(&partition, stop)
+                {
+                    zeroing.push_back(partition);
+                }
+            }
+            Err(TryRecvError::Disconnected) => return,
+        }
+    }
+}
+
+/// Does a job; returns the partition whose next segment is to be written with zeros.
+fn run(job: Job, stop: &AtomicBool) -> Option<Arc<Partition>> {
     match job {
         Job::Prepare(partition, capacity) => {
             let prepared = reserve(&*partition.disk, &partition.directory, capacity, stop);
             finish(&partition, prepared, stop);
         }
-        Job::Zero(partition) => {
-            while let Some(mut prepared) = partition.next_segment.take_to_zero() {
-                let zeroed = if stop.load(Ordering::Relaxed) {
-                    Err(closing())
-                } else {
-                    prepared.zero_step()
-                };
-                let prepared = match zeroed {
-                    Ok(()) => Ok(prepared),
-                    Err(error) => discard(&*partition.disk, prepared).and(Err(error)),
-                };
-                finish(&partition, prepared, stop);
-            }
-        }
+        Job::Zero(partition) => return Some(partition),
         Job::SaveHints(segment) => {
             if let Err(error) = segment.save_hints() {
                 tracing::warn!(%error, "an index was not saved; it will be rebuilt when needed");
             }
         }
     }
+    None
+}
+
+/// Writes the next zeros of a partition's next segment; `false` if there are none to write.
+fn zero_step(partition: &Partition, stop: &AtomicBool) -> bool {
+    let Some(mut prepared) = partition.next_segment.take_to_zero() else {
+        return false;
+    };
+    let zeroed = if stop.load(Ordering::Relaxed) {
+        Err(closing())
+    } else {
+        prepared.zero_step()
+    };
+    let prepared = match zeroed {
+        Ok(()) => Ok(prepared),
+        Err(error) => discard(&*partition.disk, prepared).and(Err(error)),
+    };
+    finish(partition, prepared, stop);
+    true
 }
 
 fn finish(partition: &Partition, prepared: io::Result<Prepared>, stop: &AtomicBool) {

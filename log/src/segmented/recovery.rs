@@ -371,6 +371,10 @@ pub(super) fn finish_rolls(
         let next = disk.open(&from)?;
         match seal_again(disk, directory, identity, *last, base)? {
             Sealed::Whole if has_header(&*next, identity, base)? => {
+                // What the cache has of it, the disk may not have: a sync that failed left it clean.
+                let mut header = [0; SEGMENT_HEADER_BYTES];
+                next.read_exact_at(&mut header, 0)?;
+                next.write_all_at(&header, 0)?;
                 if keeps(Mutant::HeaderSync) {
                     next.sync_data()?;
                 }

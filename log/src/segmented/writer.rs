@@ -216,8 +216,8 @@ impl SegmentedWriter {
     }
 
     /// Seals the active segment and goes on in `prepared`. Order matters: the footer and all frames are durable before
-    /// the next segment has its name, so a segment with a successor is proven by its footer. Where an append does not wait
-    /// for the disk, this does not either: it leaves the syncs and the name to the background, in the same order.
+    /// the next segment has its name, so a segment with a successor is proven by its footer. Where nobody was promised when
+    /// the disk has it, this does not wait: it leaves the syncs and the name to the background, in the same order.
     fn roll(&mut self, prepared: Prepared, base: Offset) -> std::io::Result<()> {
         let partition = Arc::clone(&self.partition);
         let footer = SegmentFooter {
@@ -237,7 +237,8 @@ impl SegmentedWriter {
         self.scratch
             .extend_from_slice(&footer.to_bytes(partition.identity));
         self.active.file.write_all_at(&self.scratch, from)?;
-        let waits = self.durability == Durability::Always;
+        // With an interval, the next sync must be of what came last: it cannot stand behind full segments.
+        let waits = self.durability != Durability::Os;
         if waits && keeps(Mutant::SealSync) {
             partition.sync(&*self.active.file)?;
         }

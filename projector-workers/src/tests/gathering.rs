@@ -6,26 +6,36 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use super::world::World;
-use crate::worker::GATHERED_ENOUGH;
+use crate::worker::{GATHERED_AT_ONCE, GATHERED_ENOUGH};
 use crate::{PartitionId, Projection};
 
 #[test]
 fn frames_are_let_come_together_until_they_are_enough() {
     let mut world = World::new(1);
     let read_model = world.open();
-    let mut projector = world.projector(&read_model);
+    let projector = world.projector(&read_model);
     for _ in 1..GATHERED_ENOUGH {
         world.place("c", &[("A", 1, 1)]);
     }
     world.flush();
-    assert!(!projector.workers[0].has_gathered());
+    assert!(!projector.workers[0].has_gathered(1));
 
     world.place("c", &[("A", 1, 1)]);
     world.flush();
-    assert!(projector.workers[0].has_gathered());
+    assert!(projector.workers[0].has_gathered(1));
+}
 
-    projector.catch_up();
-    assert!(!projector.workers[0].has_gathered());
+#[test]
+fn frames_that_come_slowly_are_not_waited_for_again() {
+    let mut world = World::new(1);
+    let read_model = world.open();
+    let projector = world.projector(&read_model);
+    for _ in 0..GATHERED_AT_ONCE {
+        world.place("c", &[("A", 1, 1)]);
+    }
+    world.flush();
+    assert!(!projector.workers[0].has_gathered(1));
+    assert!(projector.workers[0].has_gathered(2));
 }
 
 #[test]
@@ -33,7 +43,9 @@ fn a_frame_that_somebody_waits_for_is_not_made_to_wait_for_others() {
     let mut world = World::new(1);
     let read_model = world.open();
     let projector = world.projector(&read_model);
-    world.place("c", &[("A", 1, 1)]);
+    for _ in 0..GATHERED_AT_ONCE {
+        world.place("c", &[("A", 1, 1)]);
+    }
     world.flush();
     let worker = &projector.workers[0];
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -50,10 +62,10 @@ fn a_frame_that_somebody_waits_for_is_not_made_to_wait_for_others() {
             Duration::from_secs(60),
         );
         let mut waiting = pin!(waiting);
-        assert!(!worker.has_gathered());
+        assert!(!worker.has_gathered(1));
         let mut context = Context::from_waker(Waker::noop());
         assert!(waiting.as_mut().poll(&mut context).is_pending());
-        assert!(worker.has_gathered());
+        assert!(worker.has_gathered(1));
     }
-    assert!(!worker.has_gathered(), "who waited has gone");
+    assert!(!worker.has_gathered(1), "who waited has gone");
 }

@@ -20,11 +20,12 @@ const IDLE: Duration = Duration::from_millis(100);
 const HELD: Duration = Duration::from_millis(1);
 
 /// A transaction costs as much as some twenty rows. While frames keep coming, a worker lets this much time go by after a
-/// small batch, and again until enough have come or somebody waits for them, so that the next one is larger; alone or far
-/// behind, a frame does not wait.
+/// small batch, so that the next one is larger; alone or far behind, a frame does not wait.
 const GATHER: Duration = Duration::from_millis(4);
-/// Most times in a row: bounds how old the rows are that nobody asks for.
-const GATHERS_MAX: u32 = 12;
+/// Most times in a row, while they come fast and nobody waits for them: bounds how old the rows are that nobody asks for.
+const GATHERS_MAX: u64 = 12;
+/// Records that come meanwhile and make it worth going on: slower, and waiting saves little.
+pub(crate) const GATHERED_AT_ONCE: u64 = 16;
 /// Batches of this many records are neither a lone event nor a backlog.
 const GATHERED_RECORDS: std::ops::Range<u64> = 4..1024;
 /// Records that are enough for a transaction, which costs next to nothing beside them.
@@ -114,7 +115,7 @@ impl Worker {
 
     /// Lets frames come together for the next transaction; `false` if nobody will ask for anything any more.
     fn gather(&mut self, requests: &Receiver<Redrive>) -> Result<bool, String> {
-        for _ in 0..GATHERS_MAX {
+        for gathers in 1..=GATHERS_MAX {
             match requests.recv_timeout(GATHER) {
                 Ok(request) => {
                     self.answer(&request)?;
@@ -123,15 +124,16 @@ impl Worker {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Ok(false),
             }
-            if self.has_gathered() {
+            if self.has_gathered(gathers) {
                 break;
             }
         }
         Ok(true)
     }
 
-    /// Whether enough has come to be applied, or somebody waits for what has.
-    pub(crate) fn has_gathered(&self) -> bool {
+    /// Whether what has come is to be applied after so many times: because it is enough, because it is little, or because
+    /// somebody waits for it. Who waits in another process is not known here.
+    pub(crate) fn has_gathered(&self, gathers: u64) -> bool {
         let foremost = self
             .members
             .iter()
@@ -142,6 +144,8 @@ impl Worker {
         });
         let mut members = self.members.iter();
         records >= GATHERED_ENOUGH
+            || records < gathers * GATHERED_AT_ONCE
+            || self.checkpoints.is_followed()
             || members.any(|member| self.checkpoints.is_awaited(member, self.partition))
     }
 

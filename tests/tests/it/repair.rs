@@ -229,6 +229,51 @@ async fn a_log_whose_end_is_lost_gives_no_offset_twice_and_everybody_passes_over
     let lines = told(&log("dump", data, &[]));
     assert!(lines.contains(r#""offset":6,"#), "{lines}");
     assert!(!lines.contains(r#""offset":5,"#), "{lines}");
+
+    // Nobody knows which orders end earlier than they did: a rewritten log could not say so.
+    let compacted = log("compact", data, &["--older-than", "0s", "--even-untold"]);
+    assert!(!compacted.status.success(), "{}", told(&compacted));
+    assert!(
+        told(&compacted).contains("lost: nobody knows which orders end earlier"),
+        "{}",
+        told(&compacted)
+    );
+    assert_eq!(told(&log("dump", data, &[])), lines, "nothing was changed");
+}
+
+#[tokio::test]
+async fn a_log_that_a_start_has_to_complete_is_not_rewritten_before() {
+    let (data, _) = stopped().await;
+    let data = data.path();
+    let lines = told(&log("dump", data, &[]));
+    // As a kill in durability mode `os` leaves it; here with nothing in it that was ever written.
+    let waiting = segment(data, 0).with_file_name("00000000000000000006.next");
+    std::fs::write(&waiting, [0; 4096]).expect("the directory is writable");
+
+    for (command, flags) in [
+        ("compact", &["--older-than", "0s"][..]),
+        ("repartition", &["--partitions", "2"]),
+        ("repair", &["--yes"]),
+    ] {
+        let refused = log(command, data, flags);
+        assert!(!refused.status.success(), "{}", told(&refused));
+        let said = told(&refused);
+        assert!(said.contains("1 segments in"), "{command}: {said}");
+        assert!(
+            said.contains("order-service log rotate"),
+            "{command}: {said}"
+        );
+    }
+    let verified = log("verify", data, &[]);
+    assert!(verified.status.success(), "{}", told(&verified));
+    assert!(told(&verified).contains("1 segments wait for their names"));
+
+    let rotated = log("rotate", data, &[]);
+    assert!(rotated.status.success(), "{}", told(&rotated));
+    assert!(!waiting.exists());
+    assert_eq!(told(&log("dump", data, &[])), lines);
+    let repartitioned = log("repartition", data, &["--partitions", "2"]);
+    assert!(repartitioned.status.success(), "{}", told(&repartitioned));
 }
 
 #[test]

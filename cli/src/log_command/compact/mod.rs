@@ -66,6 +66,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 /// `now_us` is the present, in microseconds since the Unix epoch.
 fn compact(config: &Config, arguments: &Arguments, now_us: u64) -> Result<(), Failure> {
     let directory = DataDirectory::own_existing(&config.data_dir)?;
+    engine::refuse_waiting_segments(&directory.path)?;
     let interrupt = Interrupt::watch()?;
     let old = engine::open_read_only(&directory.path, &directory.manifest)?;
     if let Some(damage) = engine::damage(&*old, &directory.manifest) {

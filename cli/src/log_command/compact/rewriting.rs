@@ -16,7 +16,7 @@ use crate::data_directory::DataDirectory;
 use crate::engine;
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
-use crate::manifest::{Manifest, Rewritten};
+use crate::manifest::{FORMAT_COMPACTED, Manifest, Rewritten};
 use crate::rewrite::{Chains, Fingerprint, Merged, NewLog, OwnedFrame, beside};
 
 /// Frames between two looks for Ctrl-C.
@@ -65,12 +65,16 @@ impl Rewriting<'_> {
     pub(super) fn build(&self, old: &dyn EventLog, survey: &mut Survey) -> Result<Done, Failure> {
         let before = &self.directory.manifest;
         let mut after = Manifest {
+            format: FORMAT_COMPACTED,
             log_id: uuid::Uuid::now_v7(),
             ..before.clone()
         };
         let source = &self.config.outbox.source;
         let mut outbox = beside::copy_outbox(self.directory, self.staging, source)?;
         let cursors = outbox.as_ref().map(OfflineOutbox::cursors);
+        if let Some(cursors) = &cursors {
+            beside::check_cursors(cursors, old)?;
+        }
         let nowhere = || vec![Offset::ZERO; usize::from(before.partitions)];
         let mut told = Places::new(cursors.unwrap_or_else(nowhere));
         // Keys of orders that an earlier rewriting moved are looked for in all partitions before these.

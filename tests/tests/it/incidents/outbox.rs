@@ -172,7 +172,7 @@ async fn a_target_that_answered_410_is_sent_to_again_when_it_is_enabled() {
     assert!(trouble.contains("410"), "{trouble}");
     target.answer(200);
     let restarted = stdout_of(["outbox", "restart", "--url", &url]);
-    assert!(restarted.contains("running"), "{restarted}");
+    assert!(restarted.contains("webhook: running"), "{restarted}");
     assert_eq!(Metrics::of(&client).await.sum("outbox_pending"), 1);
     stdout_of(["outbox", "enable", "--url", &url]);
     gauge_is(&client, "outbox_pending", 0).await;
