@@ -229,10 +229,13 @@ impl OutboxConfig {
         if self.dead_events_max == 0 {
             return refuse("dead_events_max", "must be at least 1");
         }
+        if self.sink == SinkKind::Webhook {
+            Target::check_what_is_set(self)?;
+        }
         Ok(())
     }
 
-    /// Checks what only a dispatcher needs: that there is a target, and something to sign with. The secret may be in the
+    /// Checks what only a dispatcher needs: that there is a target, and something to sign with. Both may be set in the
     /// environment of the service alone, so other commands do without.
     ///
     /// # Errors

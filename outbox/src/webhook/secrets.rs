@@ -35,6 +35,11 @@ impl Secrets {
         Self(secrets.into_iter().collect())
     }
 
+    /// Whether none is set.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The keys to sign with.
     ///
     /// # Errors

@@ -96,6 +96,21 @@ impl Target {
         Ok(())
     }
 
+    /// The same of what is set: what is not may be in the environment of the service alone.
+    ///
+    /// # Errors
+    /// As [`Target::check`].
+    pub(crate) fn check_what_is_set(config: &OutboxConfig) -> Result<(), OutboxError> {
+        if config.webhook.url.is_some() {
+            checked_uri(&config.webhook)?;
+        }
+        if !config.webhook.secret.is_empty() {
+            let keys = config.webhook.secret.keys();
+            keys.map_err(|reason| refuse("webhook.secret", reason))?;
+        }
+        Ok(())
+    }
+
     /// Sends an event and waits for the answer, within the configured time.
     pub(crate) async fn send(&self, event: &LogEvent<'_>) -> Outcome {
         let request = CloudEvent::decode(event, &self.source)

@@ -81,7 +81,7 @@ fn a_directory_of_another_version_or_hash_is_refused() {
     assert_says(
         &refused(data.path(), &[]),
         USAGE,
-        &["format 99", "format 1", "version"],
+        &["format 99", "formats 1 to", "version"],
     );
 
     let data = used_directory(&[]);
