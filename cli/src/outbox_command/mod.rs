@@ -58,7 +58,7 @@ pub(crate) struct ShowArguments {
 pub(crate) struct EventArguments {
     #[command(flatten)]
     place: Place,
-    /// The event's id: <order id>-<version>, as `list` shows it
+    /// The event's id: `<order id>-<version>`, as `list` shows it
     #[arg(value_name = "EVENT")]
     event: String,
 }
@@ -68,7 +68,7 @@ pub(crate) struct EventArguments {
 pub(crate) struct RedriveArguments {
     #[command(flatten)]
     place: Place,
-    /// The event's id: <order id>-<version>, as `list` shows it; or all of them
+    /// The event's id: `<order id>-<version>`, as `list` shows it; or all of them
     #[arg(value_name = "EVENT|all")]
     event: String,
 }
