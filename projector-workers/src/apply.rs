@@ -20,7 +20,7 @@ use crate::trouble::Trouble;
 /// Most idempotency keys one transaction forgets beyond as many as it adds: the table shrinks, no transaction is long.
 const KEYS_FORGOTTEN_EXTRA: u64 = 256;
 
-/// One transaction to be.
+/// What a transaction does for one partition.
 pub(crate) struct Write<'w> {
     pub(crate) partition: PartitionId,
     /// The tables they go to.
@@ -35,38 +35,43 @@ pub(crate) struct Write<'w> {
     pub(crate) changes: &'w Changes,
 }
 
-impl Write<'_> {
-    /// Begins, lets `first` do what must be in the same transaction, writes everything and commits. On an error nothing
-    /// was written.
-    pub(crate) fn commit(
-        &self,
-        connection: &mut Connection,
-        crashes: &Crashes,
-        first: impl FnOnce(&Connection) -> rusqlite::Result<()>,
-    ) -> Result<(), Trouble> {
-        crashes.here(CrashPoint::BeforeBegin)?;
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        first(&transaction)?;
-        self.write_rows(&transaction)?;
-        let transaction = if keeps(Mutant::OneTransaction) {
-            transaction
-        } else {
-            transaction.commit()?;
-            connection.transaction_with_behavior(TransactionBehavior::Immediate)?
-        };
-        crashes.here(CrashPoint::AfterRows)?;
-        for projection in self.projections.iter() {
-            self.move_checkpoint(&transaction, projection)?;
-        }
-        crashes.here(CrashPoint::AfterCheckpoint)?;
-        transaction.commit()?;
-        crashes.here(CrashPoint::AfterCommit)
+/// Begins, lets `first` do what must be in the same transaction, writes everything of `writes`, all to tables of one side,
+/// and commits. On an error nothing was written.
+pub(crate) fn commit(
+    writes: &[Write<'_>],
+    connection: &mut Connection,
+    crashes: &Crashes,
+    first: impl FnOnce(&Connection) -> rusqlite::Result<()>,
+) -> Result<(), Trouble> {
+    crashes.here(CrashPoint::BeforeBegin)?;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    first(&transaction)?;
+    write_orders(&transaction, writes)?;
+    for write in writes {
+        write.write_others(&transaction)?;
     }
+    let transaction = if keeps(Mutant::OneTransaction) {
+        transaction
+    } else {
+        transaction.commit()?;
+        connection.transaction_with_behavior(TransactionBehavior::Immediate)?
+    };
+    crashes.here(CrashPoint::AfterRows)?;
+    for write in writes {
+        for projection in write.projections.iter() {
+            write.move_checkpoint(&transaction, projection)?;
+        }
+    }
+    crashes.here(CrashPoint::AfterCheckpoint)?;
+    transaction.commit()?;
+    crashes.here(CrashPoint::AfterCommit)
+}
 
-    fn write_rows(&self, transaction: &Transaction<'_>) -> Result<(), Trouble> {
+impl Write<'_> {
+    /// All but the rows of orders.
+    fn write_others(&self, transaction: &Transaction<'_>) -> Result<(), Trouble> {
         let (changes, partition, side) = (self.changes, self.partition, self.side);
         if self.projections.contains(Projection::Orders) {
-            write_orders(transaction, partition, side, changes)?;
             write_keys(transaction, partition, side, &changes.keys)?;
             self.forget_keys(transaction)?;
         }
@@ -165,13 +170,33 @@ fn insert_of(rows: usize) -> String {
 static INSERT: LazyLock<String> = LazyLock::new(|| insert_of(1));
 static INSERT_MANY: LazyLock<String> = LazyLock::new(|| insert_of(ROWS_AT_ONCE));
 
-/// Writes the rows in key order, so that neighbours share a page that is in memory already.
-fn write_orders(
-    connection: &Connection,
+/// A row and what it takes to write it.
+struct Row<'w> {
     partition: PartitionId,
-    side: Side,
-    changes: &Changes,
-) -> Result<(), Trouble> {
+    change: &'w RowChange,
+    texts: &'w [u8],
+}
+
+/// Writes the rows of all partitions in key order, so that neighbours share a page that is in memory already, and new ones
+/// come to the end of the table one after the other.
+fn write_orders(connection: &Connection, writes: &[Write<'_>]) -> Result<(), Trouble> {
+    let mut rows: Vec<Row<'_>> = Vec::new();
+    let of_orders = |write: &&Write<'_>| write.projections.contains(Projection::Orders);
+    for write in writes.iter().filter(of_orders) {
+        rows.extend(write.changes.rows.iter().map(|change| Row {
+            partition: write.partition,
+            change,
+            texts: &write.changes.texts,
+        }));
+    }
+    // The tables of a side without orders are not there.
+    let Some(side) = writes.iter().find(of_orders).map(|write| write.side) else {
+        return Ok(());
+    };
+    if writes.len() > 1 {
+        // Runs that are in order are merged, not sorted again.
+        rows.sort_by_key(|row| row.change.key());
+    }
     let mut insert = connection.prepare_cached(&side.on(&INSERT))?;
     let mut insert_many = connection.prepare_cached(&side.on(&INSERT_MANY))?;
     // An update that names a column of an index rewrites the index's entry, changed or not.
@@ -187,51 +212,44 @@ fn write_orders(
         "UPDATE OrderView SET version = ?2, updated_at = ?3, last_frame = ?4, total = ?5, next_line_id = ?6, lines = ?7, \
          status = ?8, paid = ?9, refunded = ?10 WHERE order_id = ?1",
     ))?;
-    let texts = changes.texts.as_slice();
-    let mut rest = changes.rows.as_slice();
+    let mut rest = rows.as_slice();
     while let Some(row) = rest.first() {
         let many = rest
             .get(..ROWS_AT_ONCE)
-            .filter(|rows| rows.iter().all(|row| row.change == Change::Insert));
+            .filter(|rows| rows.iter().all(|row| row.change.change == Change::Insert));
         if let Some(rows) = many {
             for (row, first) in rows.iter().zip((1..).step_by(COLUMNS)) {
-                bind_row(&mut insert_many, first, partition, row, texts)?;
+                bind_row(&mut insert_many, first, row)?;
             }
             insert_many.raw_execute()?;
             rest = &rest[ROWS_AT_ONCE..];
             continue;
         }
         rest = &rest[1..];
-        if row.change == Change::Insert {
-            bind_row(&mut insert, 1, partition, row, texts)?;
-            insert.raw_execute()?;
-            continue;
-        }
-        let update = match row.change {
+        let update = match row.change.change {
+            Change::Insert => {
+                bind_row(&mut insert, 1, row)?;
+                insert.raw_execute()?;
+                continue;
+            }
             Change::Lines => &mut lines,
             Change::LinesAndStep => &mut lines_and_step,
-            Change::Insert | Change::Step => &mut step,
+            Change::Step => &mut step,
         };
-        bind_update(update, row, texts)?;
+        bind_update(update, row.change, row.texts)?;
         if update.raw_execute()? != 1 {
             return Err(Trouble::Halt(format!(
                 "the row of order {} vanished between being read and being written: another process writes the same \
                  file; stop it, then restart this one",
-                row.id()
+                row.change.id()
             )));
         }
     }
     Ok(())
 }
 
-fn bind_row(
-    insert: &mut Statement<'_>,
-    first: usize,
-    partition: PartitionId,
-    row: &RowChange,
-    texts: &[u8],
-) -> rusqlite::Result<()> {
-    let texts = row.texts(texts);
+fn bind_row(insert: &mut Statement<'_>, first: usize, row: &Row<'_>) -> rusqlite::Result<()> {
+    let (partition, row, texts) = (row.partition, row.change, row.change.texts(row.texts));
     insert.raw_bind_parameter(first, row.id().text(&mut [0; 36]))?;
     insert.raw_bind_parameter(first + 1, partition.get())?;
     insert.raw_bind_parameter(first + 2, row.version)?;

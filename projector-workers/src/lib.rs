@@ -24,6 +24,7 @@ mod fold;
 mod followed;
 mod frames;
 mod history;
+mod joint;
 mod lag;
 mod metrics;
 mod mutants;

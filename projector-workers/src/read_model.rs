@@ -10,6 +10,7 @@ use rusqlite::{Connection, params};
 use crate::bell::Bell;
 use crate::database::{Identity, open_reader, open_writer};
 use crate::followed::Followed;
+use crate::joint::Joint;
 use crate::side::Side;
 use crate::sql::from_sql;
 use crate::{Checkpoints, Projection, ReadModelError, ReadModelReader};
@@ -39,6 +40,8 @@ struct Shard {
     path: PathBuf,
     /// `None` if another process writes the file.
     writer: Option<Mutex<Connection>>,
+    /// Where its partitions' workers meet to commit together.
+    joint: Arc<Joint>,
     /// Transactions of workers, counted for whoever watches the WAL.
     commits: AtomicU64,
 }
@@ -96,6 +99,7 @@ impl ReadModel {
             shards.push(Shard {
                 path,
                 writer: Some(Mutex::new(connection)),
+                joint: Arc::default(),
                 commits: AtomicU64::new(0),
             });
         }
@@ -120,6 +124,7 @@ impl ReadModel {
         let shards = paths.into_iter().map(|path| Shard {
             path,
             writer: None,
+            joint: Arc::default(),
             commits: AtomicU64::new(0),
         });
         Ok(Arc::new(Self {
@@ -213,6 +218,11 @@ impl ReadModel {
     pub(crate) fn writer(&self, partition: PartitionId) -> MutexGuard<'_, Connection> {
         lock(&self.shards[usize::from(self.shard_of(partition))])
             .expect("workers are not started on files that another process writes")
+    }
+
+    /// Where the workers of a partition's file meet to commit together.
+    pub(crate) fn joint(&self, partition: PartitionId) -> &Arc<Joint> {
+        &self.shards[usize::from(self.shard_of(partition))].joint
     }
 
     /// Counts a transaction of a worker.

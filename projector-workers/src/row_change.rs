@@ -92,6 +92,11 @@ impl RowChange {
         }
     }
 
+    /// What the rows of a batch are in order of.
+    pub(crate) const fn key(&self) -> Key {
+        self.key
+    }
+
     /// The row's key.
     pub(crate) const fn id(&self) -> OrderId {
         OrderId::from_bytes(*self.key.as_bytes())

@@ -10,6 +10,7 @@ mod compacted;
 mod crashes;
 mod files;
 mod gathering;
+mod joint;
 mod keys;
 mod lag;
 mod metrics;

@@ -6,7 +6,7 @@ use crate::ReadModelError;
 use crate::error::{is_busy, is_constraint, is_corrupt};
 
 /// Why a step of a worker did not succeed. The transaction, if one was open, was rolled back.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Trouble {
     /// Another process holds the file: try again.
     Busy(String),

@@ -4,6 +4,7 @@
 
 mod redriving;
 mod running;
+mod writing;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,20 +12,16 @@ use std::time::Instant;
 use order_log::{Offset, PartitionId, PartitionReader, ScanLimit};
 use rusqlite::Connection;
 
-use crate::apply::Write;
 use crate::board::Board;
-use crate::crash::{CrashPoint, Crashes};
-use crate::fold::{Changes, Scope, fold_batch};
+use crate::crash::Crashes;
+use crate::fold::Changes;
 use crate::frames::FrameBatch;
+use crate::joint::Folding;
 use crate::metrics::PartitionMetrics;
-use crate::mutants::{Mutant, keeps};
-use crate::order_case::Source;
 use crate::park::ParkedOrders;
 use crate::projection_set::ProjectionSet;
 use crate::read_model::Generations;
-use crate::redrive::Retry;
 use crate::side::Side;
-use crate::summaries::Stored;
 use crate::trouble::Trouble;
 use crate::workers::{ProjectorConfig, Redriven};
 use crate::{Checkpoints, Projection, ReadModel, ReadModelError};
@@ -113,6 +110,8 @@ pub(crate) struct Worker {
     /// Frames before this are applied one by one, each with a look at the rows it adds to: SQLite refused them together.
     careful_until: Offset,
     pub(crate) crashes: Crashes,
+    /// Set while another worker of the file waits for this one to fold what it has.
+    called: Option<Folding>,
     /// Records of the last batch.
     applied_records: u64,
 }
@@ -167,6 +166,7 @@ impl Worker {
             changes: Changes::default(),
             careful_until: Offset::ZERO,
             crashes: Crashes::default(),
+            called: None,
             applied_records: 0,
         };
         worker.tell_parked();
@@ -287,6 +287,11 @@ impl Worker {
         until: Offset,
     ) -> Result<(), Trouble> {
         let started = Instant::now();
+        // Others wait for those alone whose batches they can commit.
+        let folding = (self.side == Side::Live).then(|| {
+            let called = self.called.take();
+            called.unwrap_or_else(|| self.read_model.joint(self.partition).begin())
+        });
         let careful = from < self.careful_until;
         let records = if careful {
             1
@@ -305,7 +310,7 @@ impl Worker {
         } else {
             Care::Trusting
         };
-        match self.write(span, None, care) {
+        match self.write(span, care, folding) {
             Err(Trouble::Constraint(reason)) if !careful => {
                 tracing::warn!(
                     partition = self.partition.get(),
@@ -329,124 +334,5 @@ impl Worker {
             .batch_size
             .observe((to.get() - from.get()) as f64);
         Ok(())
-    }
-
-    /// Folds the batch at hand, writes it in one transaction and tells how far it is. A projection that was paused meanwhile
-    /// is left out.
-    fn write(&mut self, span: Span, retry: Option<&Retry>, care: Care) -> Result<(), Trouble> {
-        let without_retried = retry.map(|retry| retry.without(&self.parked));
-        let stored = Stored {
-            connection: &self.connection,
-            partition: self.partition,
-            side: self.side,
-        };
-        let rows_of = if span.group.contains(Projection::Orders) {
-            self.side
-        } else {
-            Side::Live
-        };
-        let scope = Scope {
-            projections: span.group,
-            parked: without_retried.as_ref().unwrap_or(&self.parked),
-            source: Source {
-                connection: &self.connection,
-                log: self.log.as_ref(),
-                side: rows_of,
-            },
-            stored: (care == Care::Careful).then_some(stored),
-            trust_new: care == Care::Trusting,
-        };
-        fold_batch(&self.batch, &scope, &mut self.changes)?;
-        self.crashes.here(CrashPoint::AfterFold)?;
-
-        let mut writer = self.read_model.writer(self.partition);
-        if self.side == Side::Live && self.read_model.generations() != self.generations {
-            // What was folded is on rows of tables that are live no more.
-            return match retry {
-                None => Ok(()),
-                Some(_) => Err(Trouble::Passing(SWITCHED.to_owned())),
-            };
-        }
-        // Under the writer, because whoever pauses or holds waits for it: no checkpoint moves after a pause was stored.
-        let projections: ProjectionSet = span
-            .group
-            .iter()
-            .filter(|member| match retry {
-                None => !self.stands_still(*member),
-                Some(_) => !self.is_held(*member),
-            })
-            .collect();
-        if projections.is_empty() {
-            return match retry {
-                None => Ok(()),
-                Some(_) => Err(Trouble::Passing(SWITCHED.to_owned())),
-            };
-        }
-        let write = Write {
-            partition: self.partition,
-            side: self.side,
-            projections,
-            from: span.from,
-            to: span.to,
-            keys_since: self
-                .changes
-                .last_appended_at
-                .saturating_sub(self.config.idempotency_retention_us),
-            changes: &self.changes,
-        };
-        if !keeps(Mutant::ToldAfterCommit) {
-            self.tell(projections, span.to);
-        }
-        write.commit(&mut writer, &self.crashes, |transaction| match retry {
-            Some(retry) => retry.forget(transaction, self.partition),
-            None => Ok(()),
-        })?;
-        if retry.is_none() {
-            // Before anybody else gets the writer: whoever held the tables and then had it finds the checkpoints that are
-            // stored. Told later, a switch would put tables in place that are behind what is told.
-            self.tell(projections, span.to);
-        }
-        drop(writer);
-        self.read_model.count_commit(self.partition);
-        self.note_parked(projections);
-        Ok(())
-    }
-
-    /// Tells how far projections are.
-    fn tell(&self, projections: ProjectionSet, to: Offset) {
-        for projection in projections.iter() {
-            self.checkpoints.publish(projection, self.partition, to);
-        }
-    }
-
-    /// Remembers, counts and logs what the transaction just committed set aside.
-    fn note_parked(&mut self, projections: ProjectionSet) {
-        let parked = self.changes.parked.iter();
-        for frame in parked.filter(|frame| projections.contains(frame.projection)) {
-            self.parked.insert(frame.projection, frame.key);
-            let Some(reason) = &frame.reason else {
-                continue;
-            };
-            self.metrics.errors[frame.projection.index()].inc();
-            tracing::error!(
-                projection = frame.projection.name(),
-                partition = self.partition.get(),
-                offset = frame.base.get(),
-                order = %order_domain::OrderId::from_bytes(*frame.key.as_bytes()),
-                %reason,
-                "an event cannot be applied: its order is parked"
-            );
-        }
-        self.tell_parked();
-    }
-
-    fn tell_parked(&self) {
-        if self.side != Side::Live {
-            return;
-        }
-        for projection in Projection::ALL {
-            self.board
-                .set_parked(projection, self.partition, self.parked.count(projection));
-        }
     }
 }

@@ -52,7 +52,9 @@ impl Worker {
                 from: checkpoint,
                 to: checkpoint,
             };
-            self.write(span, Some(&retry), Care::Careful)?;
+            let others = retry.without(&self.parked);
+            self.fold(group, Some(&others), Care::Careful)?;
+            self.write_alone(span, Some(&retry))?;
             let still_parked = self.changes.parked.len();
             applied += (retry.frames.len() - still_parked) as u64;
             if still_parked > 0 {

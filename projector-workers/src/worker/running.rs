@@ -1,7 +1,8 @@
 //! A worker on its thread: when it works, when it waits, and when it stands still.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::Duration;
 
 use order_log::PartitionId;
@@ -81,7 +82,10 @@ impl Worker {
             while let Ok(request) = requests.try_recv() {
                 self.answer(&request)?;
             }
-            let pause = match self.step() {
+            let stepped = self.step();
+            // Whoever was called and had nothing is not waited for.
+            self.called = None;
+            let pause = match stepped {
                 Ok(step) => {
                     backoff = Backoff::default();
                     match step {
@@ -115,16 +119,18 @@ impl Worker {
 
     /// Lets frames come together for the next transaction; `false` if nobody will ask for anything any more.
     fn gather(&mut self, requests: &Receiver<Redrive>) -> Result<bool, String> {
+        let joint = Arc::clone(self.read_model.joint(self.partition));
         for gathers in 1..=GATHERS_MAX {
-            match requests.recv_timeout(GATHER) {
+            match requests.try_recv() {
                 Ok(request) => {
                     self.answer(&request)?;
                     break;
                 }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return Ok(false),
+                Err(TryRecvError::Empty) => {}
+                Err(TryRecvError::Disconnected) => return Ok(false),
             }
-            if self.has_gathered(gathers) {
+            self.called = joint.gather(GATHER);
+            if self.called.is_some() || self.has_gathered(gathers) {
                 break;
             }
         }
