@@ -4,7 +4,9 @@ use std::sync::LazyLock;
 
 use order_log::{Offset, PartitionId};
 use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{Connection, Statement, ToSql, Transaction, TransactionBehavior, params};
+use rusqlite::{
+    Connection, OptionalExtension, Statement, ToSql, Transaction, TransactionBehavior, params,
+};
 
 use crate::Projection;
 use crate::crash::{CrashPoint, Crashes};
@@ -14,7 +16,7 @@ use crate::park;
 use crate::projection_set::ProjectionSet;
 use crate::row_change::{Change, RowChange};
 use crate::side::Side;
-use crate::sql::to_sql;
+use crate::sql::{from_sql, to_sql};
 use crate::trouble::Trouble;
 
 /// Most idempotency keys one transaction forgets beyond as many as it adds: the table shrinks, no transaction is long.
@@ -94,6 +96,16 @@ impl Write<'_> {
     }
 
     fn forget_keys(&self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+        let oldest: Option<i64> = transaction
+            .prepare_cached(&self.side.on(
+                "SELECT appended_at FROM IdempotencyKey WHERE partition = ?1 ORDER BY frame LIMIT 1",
+            ))?
+            .query_row([self.partition.get()], |row| row.get(0))
+            .optional()?;
+        // Append times do not go back: if the oldest has not expired, none has.
+        if oldest.is_none_or(|appended_at| from_sql(appended_at) >= self.keys_since) {
+            return Ok(());
+        }
         let most = 2 * self.changes.keys.len() as u64 + KEYS_FORGOTTEN_EXTRA;
         transaction
             .prepare_cached(&self.side.on(

@@ -21,8 +21,9 @@ pub(crate) const LOOK: Duration = Duration::from_millis(100);
 /// Looks at an unchanged file after which what is left in its WAL is drained, however little.
 const LOOKS_UNTIL_IDLE: u32 = 10;
 
-/// Pages of 4 KiB in a WAL that make it worth draining: a page that changes often is moved once for all its changes.
-pub(crate) const PAGES_WORTH_DRAINING: u64 = 8 * 1024;
+/// Pages of 4 KiB in a WAL that make it worth draining: a page that changes often is moved once for all its changes. But
+/// what is in the WAL is synced first, and all that time the syncs of commands stand in the same disk's queue behind it.
+pub(crate) const PAGES_WORTH_DRAINING: u64 = 1024;
 
 /// Pages few enough to be moved while the workers wait: a few milliseconds.
 const PAGES_FEW: u64 = 256;
