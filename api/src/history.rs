@@ -23,6 +23,7 @@ use crate::order_path::OrderPath;
 use crate::query;
 use crate::readers::OrderRead;
 use crate::reads::{Wait, catch_up, fresh_order, not_found, parked, put_freshness};
+use crate::time_text;
 
 /// Events of a page if the client does not say.
 const LIMIT_DEFAULT: usize = 100;
@@ -139,8 +140,17 @@ fn events_json(
 pub(crate) enum Moment {
     /// After this many events.
     Version(Version),
-    /// After the last event appended at or before this time.
+    /// After the last event that is shown with this time or an earlier one: [`Self::as_of`].
     Time(Timestamp),
+}
+
+impl Moment {
+    /// A time as a client gives it. Events keep microseconds and are shown with milliseconds, so the moment is the end of
+    /// the millisecond: who asks for the time that an event is shown with, gets the order with that event. Digits beyond
+    /// the third say nothing that a client could have seen.
+    pub(crate) fn as_of(time: Timestamp) -> Self {
+        Self::Time(time_text::last_shown_as(time))
+    }
 }
 
 /// `GET /orders/:id?at_version=N` and `?as_of=T`: the order as it was.

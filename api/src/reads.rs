@@ -55,7 +55,7 @@ impl OrderQuery {
             return Ok(Some(Moment::Version(Version::new(version))));
         }
         let time = self.as_of.as_deref().map(|text| query::time("as_of", text));
-        Ok(time.transpose()?.map(Moment::Time))
+        Ok(time.transpose()?.map(Moment::as_of))
     }
 }
 

@@ -5,6 +5,7 @@ use order_domain::Timestamp;
 /// Length of `2026-11-22T19:00:00.000Z`.
 pub(crate) const TEXT_BYTES: usize = 24;
 
+const MICROS_A_MILLI: u64 = 1000;
 const MICROS_A_DAY: u64 = 86_400_000_000;
 /// The last microsecond of the year 9999: later times have no RFC 3339 text.
 const LAST_MICRO: u64 = 253_402_300_799_999_999;
@@ -14,7 +15,7 @@ pub(crate) fn text(time: Timestamp) -> [u8; TEXT_BYTES] {
     let micros = time.as_micros().min(LAST_MICRO);
     let (days, in_day) = (micros / MICROS_A_DAY, micros % MICROS_A_DAY);
     let (year, month, day) = civil(days);
-    let millis = in_day / 1000;
+    let millis = in_day / MICROS_A_MILLI;
     let (seconds, millis) = (millis / 1000, millis % 1000);
     let mut text = *b"0000-00-00T00:00:00.000Z";
     digits(&mut text[0..4], year);
@@ -25,6 +26,12 @@ pub(crate) fn text(time: Timestamp) -> [u8; TEXT_BYTES] {
     digits(&mut text[17..19], seconds % 60);
     digits(&mut text[20..23], millis);
     text
+}
+
+/// The latest time that is shown with the same text: the end of the millisecond.
+pub(crate) fn last_shown_as(time: Timestamp) -> Timestamp {
+    let begin = time.as_micros() - time.as_micros() % MICROS_A_MILLI;
+    Timestamp::from_micros(begin.saturating_add(MICROS_A_MILLI - 1))
 }
 
 fn digits(into: &mut [u8], mut number: u64) {
@@ -72,6 +79,16 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_millisecond_ends_with_the_last_time_of_its_text(micros in 0..LAST_MICRO) {
+            let last = last_shown_as(Timestamp::from_micros(micros)).as_micros();
+            prop_assert!(last >= micros);
+            prop_assert_eq!(as_string(last), as_string(micros));
+            if last < LAST_MICRO {
+                prop_assert_ne!(as_string(last + 1), as_string(micros));
+            }
+        }
+
         #[test]
         fn every_time_is_what_the_calendar_library_says(micros in 0..=LAST_MICRO) {
             prop_assert_eq!(as_string(micros), Timestamp::from_micros(micros).to_string());

@@ -109,7 +109,8 @@ pub(super) fn all() -> Vec<(&'static str, Parameter)> {
             query(
                 "as_of",
                 time(),
-                "The order as it was at this time; 410 if its history begins later, because the log was compacted.",
+                "The order as it was at this time, to the millisecond: the time that an event is shown with gives the order \
+                 with that event. 410 if its history begins later, because the log was compacted.",
             ),
         ),
         (

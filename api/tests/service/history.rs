@@ -135,6 +135,33 @@ async fn an_order_is_shown_as_it_was_at_a_time() {
     );
 }
 
+/// Events keep microseconds, answers show milliseconds: what is shown is what a client can ask for.
+#[tokio::test]
+async fn the_time_that_an_event_is_shown_with_gives_the_order_with_that_event() {
+    let world = World::new();
+    // So many that the events of one are in different milliseconds, and hardly any at the beginning of one.
+    for _ in 0..8 {
+        let (id, answers) = a_life(&world).await;
+        let as_of = |time: &str| format!("/orders/{id}?as_of={}", time.replace(':', "%3A"));
+        let placed_at = answers[0]["placed_at"].as_str().unwrap();
+        let placed = world.get(&as_of(placed_at)).await.expect(StatusCode::OK);
+        assert!(placed.json()["version"].as_u64() >= Some(1));
+        let events = world.get(&format!("/orders/{id}/events")).await.json();
+        let events = events["events"].as_array().unwrap();
+        for event in events {
+            let time = event["time"].as_str().unwrap();
+            let last_of_then = events.iter().rfind(|event| event["time"] == time).unwrap();
+            let shown = world.get(&as_of(time)).await.expect(StatusCode::OK);
+            assert_eq!(shown.json()["version"], last_of_then["version"], "{time}");
+            assert_eq!(shown.json()["updated_at"], time);
+        }
+        // More digits are allowed, and say nothing that a client could have seen.
+        let finer = placed_at.replace('Z', "000Z");
+        let finer = world.get(&as_of(&finer)).await.expect(StatusCode::OK);
+        assert_eq!(finer.text, placed.text);
+    }
+}
+
 #[tokio::test]
 async fn moments_cannot_be_mixed() {
     let world = World::new();
