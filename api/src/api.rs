@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::HttpBody;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, WWW_AUTHENTICATE};
-use axum::http::{HeaderValue, Uri};
+use axum::http::{HeaderMap, HeaderValue, Uri};
 use axum::response::Response;
 use bytes::Bytes;
 use order_command_workers::CommandWorkers;
@@ -39,7 +39,7 @@ use crate::reads::put_retry_after;
 use crate::request_headers;
 use crate::route::{MethodLabel, Route};
 use crate::router::{not_found, router};
-use crate::sync_token::Seal;
+use crate::sync_token::{Seal, SyncToken, sync_tokens};
 
 /// One thing `/readyz?verbose` tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -147,6 +147,14 @@ impl Shared {
             commands.acknowledged_end(partition)
         });
         acknowledged.max(reader.durable_end())
+    }
+
+    /// The places in the log that a request's `Sync-Token`s name.
+    ///
+    /// # Errors
+    /// A problem if one of them is none of this log.
+    pub(crate) fn sync_tokens(&self, headers: &HeaderMap) -> Result<Vec<SyncToken>, Problem> {
+        sync_tokens(headers, self.seal, &self.former_seals, self.log.len())
     }
 
     /// The write side.

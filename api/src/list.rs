@@ -15,7 +15,7 @@ use crate::api::Shared;
 use crate::error::Problem;
 use crate::query;
 use crate::reads::{Wait, catch_up, lag_header};
-use crate::sync_token::{Seal, hex, sync_tokens, unhex};
+use crate::sync_token::{Seal, hex, unhex};
 use crate::{order_json, readers};
 
 /// Orders of a page if the client does not say.
@@ -67,7 +67,7 @@ pub(crate) async fn orders(
 
     let wait = Wait::of(&shared, &headers);
     let mut deadline = None;
-    for token in sync_tokens(&headers, shared.seal, &shared.former_seals)? {
+    for token in shared.sync_tokens(&headers)? {
         catch_up(&shared, token.partition, token.end, &wait, &mut deadline).await?;
     }
     let reading = Arc::clone(&shared);

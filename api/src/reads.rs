@@ -26,7 +26,6 @@ use crate::order_path::OrderPath;
 use crate::query;
 use crate::readers::{FoundOrder, OrderRead};
 use crate::request_headers::preferred_wait;
-use crate::sync_token::sync_tokens;
 
 /// Room for a partition's number, a colon and an offset.
 const POSITION_BYTES: usize = 26;
@@ -189,7 +188,7 @@ pub(crate) async fn fresh_order(
     let min_version = Version::new(min_version.unwrap_or(0));
     let mut deadline = None;
     if headers.contains_key(answer::SYNC_TOKEN) {
-        let tokens = sync_tokens(headers, shared.seal, &shared.former_seals)?;
+        let tokens = shared.sync_tokens(headers)?;
         let token = tokens.iter().filter(|token| token.partition == partition);
         if let Some(end) = token.map(|token| token.end).max() {
             catch_up(shared, partition, end, wait, &mut deadline).await?;

@@ -1,5 +1,9 @@
 //! `Sync-Token`: a place in the log that a write hands out and a read waits for. Opaque, and sealed with the log's
 //! identity: a token of another log, or one made up, is refused rather than waited for.
+//!
+//! The seal tells mistakes from tokens, not friends from enemies: the log's identity is no secret (`/readyz?verbose` shows
+//! it to everybody, so that a service can be told from its copy), and a token opens nothing. So what a sealed token says
+//! is checked like everything else that comes from outside.
 
 use axum::http::HeaderMap;
 use order_projector_workers::{Offset, PartitionId};
@@ -112,12 +116,13 @@ fn nibble(digit: u8) -> Option<u8> {
     }
 }
 
-/// The tokens of a request: any number of headers, each a list. Those under a `former` seal are of the log before it was
-/// rewritten: the places they name are no more.
+/// The tokens of a request: any number of headers, each a list; all of partitions that there are. Those under a `former`
+/// seal are of the log before it was rewritten: the places they name are no more.
 pub(crate) fn sync_tokens(
     headers: &HeaderMap,
     seal: Seal,
     former: &[Seal],
+    partitions: usize,
 ) -> Result<Vec<SyncToken>, Problem> {
     let mut tokens = Vec::new();
     for value in headers.get_all(SYNC_TOKEN) {
@@ -126,7 +131,9 @@ pub(crate) fn sync_tokens(
             if text.is_empty() {
                 continue;
             }
-            let token = SyncToken::parse(text, seal).filter(|_| tokens.len() < TOKENS_MAX);
+            let token = SyncToken::parse(text, seal)
+                .filter(|token| token.partition.index() < partitions)
+                .filter(|_| tokens.len() < TOKENS_MAX);
             tokens.push(token.ok_or_else(|| {
                 let outdated = former
                     .iter()
@@ -166,7 +173,10 @@ mod tests {
         let both = format!("{} , {}", text(one), text(two));
         headers.append("sync-token", HeaderValue::from_str(&both).unwrap());
         headers.append("sync-token", HeaderValue::from_str(&text(one)).unwrap());
-        assert_eq!(sync_tokens(&headers, seal, &[]).unwrap(), [one, two, one]);
+        assert_eq!(
+            sync_tokens(&headers, seal, &[], 3).unwrap(),
+            [one, two, one]
+        );
     }
 
     #[test]
@@ -176,13 +186,30 @@ mod tests {
     }
 
     #[test]
+    fn a_token_of_a_partition_that_there_is_not_is_refused_whatever_its_seal() {
+        let seal = Seal::of_log("a log");
+        for (partition, known) in [(0, true), (1, true), (2, false), (u16::MAX, false)] {
+            let text = String::from_utf8(token(partition, 10).text(seal).to_vec()).unwrap();
+            let mut headers = HeaderMap::new();
+            headers.insert("sync-token", HeaderValue::from_str(&text).unwrap());
+            let read = sync_tokens(&headers, seal, &[], 2).map_err(|problem| problem.kind());
+            let expected = if known {
+                Ok(vec![token(partition, 10)])
+            } else {
+                Err(ProblemKind::InvalidSyncToken)
+            };
+            assert_eq!(read, expected, "{partition}");
+        }
+    }
+
+    #[test]
     fn a_token_from_before_the_log_was_rewritten_is_refused_as_such() {
         let (now, former) = (Seal::of_log("a log"), Seal::of_log("the log before"));
         let detail = |token: SyncToken, made_under| {
             let text = String::from_utf8(token.text(made_under).to_vec()).unwrap();
             let mut headers = HeaderMap::new();
             headers.append("sync-token", HeaderValue::from_str(&text).unwrap());
-            let refused = sync_tokens(&headers, now, &[former]).unwrap_err();
+            let refused = sync_tokens(&headers, now, &[former], 2).unwrap_err();
             format!("{refused:?}")
         };
         assert!(detail(token(1, 10), former).contains("rewritten"));

@@ -10,6 +10,7 @@ mod bulk;
 mod connections;
 mod document;
 mod feed;
+mod forged;
 mod guards;
 mod history;
 mod long_lists;
