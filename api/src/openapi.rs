@@ -6,6 +6,7 @@ mod operations;
 mod parameters;
 mod schemas;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
 
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION};
@@ -90,7 +91,9 @@ fn document() -> OpenApi {
         .version(env!("CARGO_PKG_VERSION"))
         .description(Some(
             "Orders as events: commands go in, are decided by one writer a partition and kept in a log; reads come from \
-             a read model that follows it. Failures are RFC 9457 problems with a stable `code`.",
+             a read model that follows it. Failures are RFC 9457 problems with a stable `code`. A path that is not here is \
+             404 `not-found`; a method that its path does not describe is 405 `method-not-allowed`, with those that it has \
+             in `Allow`; `HEAD` is answered as `GET` is, without a body.",
         ))
         .license(Some(license))
         .build();
@@ -152,24 +155,18 @@ fn operation_of(operation: &Operation) -> utoipa::openapi::path::Operation {
             .required(Some(required));
         built = built.request_body(Some(body.build()));
     }
-    let scope = Scope::needed(operation.route, &method_name(operation.method));
-    if let Some(scope) = scope {
+    if let Some(scope) = scope_of(operation) {
         // Without configured tokens nothing is asked for: the empty requirement.
         built = built
             .security(SecurityRequirement::default())
             .security(SecurityRequirement::new("bearer", [scope.name()]));
     }
-    built
-        .responses(responses_of(operation, scope).build())
-        .build()
+    built.responses(responses_of(operation).build()).build()
 }
 
-fn responses_of(operation: &Operation, scope: Option<Scope>) -> ResponsesBuilder {
-    let mut responses = ResponsesBuilder::new();
-    for answer in operation.answers {
-        responses = responses.response(answer.status.to_string(), success(answer));
-    }
-    let guarded = scope.map_or(&[][..], |_| {
+/// Every problem that an operation can be answered with, by status and code.
+fn problems_of(operation: &Operation) -> Vec<ProblemKind> {
+    let guarded = scope_of(operation).map_or(&[][..], |_| {
         &[ProblemKind::Unauthenticated, ProblemKind::Forbidden]
     });
     let always = [ProblemKind::Internal, ProblemKind::Timeout];
@@ -181,6 +178,20 @@ fn responses_of(operation: &Operation, scope: Option<Scope>) -> ResponsesBuilder
         .copied()
         .collect();
     problems.sort_by_key(|kind| (kind.status(), kind.code()));
+    problems
+}
+
+/// What a token must allow, where tokens are configured.
+fn scope_of(operation: &Operation) -> Option<Scope> {
+    Scope::needed(operation.route, &method_name(operation.method))
+}
+
+fn responses_of(operation: &Operation) -> ResponsesBuilder {
+    let mut responses = ResponsesBuilder::new();
+    for answer in operation.answers {
+        responses = responses.response(answer.status.to_string(), success(answer));
+    }
+    let problems = problems_of(operation);
     for same_status in problems.chunk_by(|one, other| one.status() == other.status()) {
         let status = same_status[0].status();
         // `/readyz` says 503 in plain text, too.
@@ -188,7 +199,7 @@ fn responses_of(operation: &Operation, scope: Option<Scope>) -> ResponsesBuilder
             .answers
             .iter()
             .find(|answer| answer.status == status.as_u16());
-        responses = responses.response(status.as_str(), failure(same_status, also));
+        responses = responses.response(status.as_str(), failure(same_status, also, operation));
     }
     responses
 }
@@ -206,7 +217,11 @@ fn success(answer: &Outcome) -> utoipa::openapi::Response {
     response.build()
 }
 
-fn failure(kinds: &[ProblemKind], also: Option<&Outcome>) -> utoipa::openapi::Response {
+fn failure(
+    kinds: &[ProblemKind],
+    also: Option<&Outcome>,
+    operation: &Operation,
+) -> utoipa::openapi::Response {
     let codes: Vec<_> = kinds
         .iter()
         .map(|kind| format!("`{}`: {}", kind.code(), kind.title()))
@@ -220,13 +235,26 @@ fn failure(kinds: &[ProblemKind], also: Option<&Outcome>) -> utoipa::openapi::Re
             Content::new(Some(schema_ref("Problem"))),
         )
         .header_ref("X-Request-Id", header_ref("X-Request-Id"));
-    if kinds
-        .iter()
-        .all(|kind| Problem::new(*kind, "").retry_after().is_some())
-    {
-        response = response.header_ref("Retry-After", header_ref("Retry-After"));
+    for name in failure_headers(kinds, operation) {
+        response = response.header_ref(name, header_ref(name));
     }
     response.build()
+}
+
+/// The headers that some of these problems have.
+fn failure_headers(kinds: &[ProblemKind], operation: &Operation) -> BTreeSet<&'static str> {
+    let mut headers = BTreeSet::new();
+    for kind in kinds {
+        match kind {
+            ProblemKind::Unauthenticated => headers.extend(["WWW-Authenticate"]),
+            ProblemKind::VersionMismatch => headers.extend(["ETag"]),
+            _ => {}
+        }
+        if Problem::new(*kind, "").retry_after().is_some() {
+            headers.insert("Retry-After");
+        }
+    }
+    headers
 }
 
 fn schema_ref(name: &str) -> RefOr<utoipa::openapi::Schema> {
@@ -261,8 +289,6 @@ fn method_name(method: MethodLabel) -> axum::http::Method {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
     use crate::route::Route;
 
@@ -292,6 +318,58 @@ mod tests {
             })
             .collect();
         assert_eq!(unique, routed);
+    }
+
+    /// Problems that no operation describes, and why.
+    const OF_NO_OPERATION: &[(ProblemKind, &str)] = &[
+        (
+            ProblemKind::MethodNotAllowed,
+            "of what is no operation; the document's description has it",
+        ),
+        (
+            ProblemKind::AlreadyPlaced,
+            "the command workers make ids that no order has",
+        ),
+    ];
+
+    #[test]
+    fn every_problem_is_described_where_it_can_occur_and_nowhere_twice() {
+        for kind in ProblemKind::ALL {
+            let described = OPERATIONS
+                .iter()
+                .filter(|operation| problems_of(operation).contains(kind))
+                .count();
+            let excused = OF_NO_OPERATION.iter().any(|(of_none, _)| of_none == kind);
+            assert_eq!(described == 0, excused, "{}", kind.code());
+        }
+        for operation in OPERATIONS {
+            let problems = problems_of(operation);
+            let twice = problems.windows(2).find(|two| two[0] == two[1]);
+            assert_eq!(twice, None, "{}", operation.id);
+        }
+    }
+
+    #[test]
+    fn every_header_of_a_problem_is_described() {
+        let document: serde_json::Value = serde_json::from_str(&DOCUMENT).unwrap();
+        let headers = |path: &str, status: &str| {
+            let pointer = format!(
+                "/paths/{}/responses/{status}/headers",
+                path.replace('#', "/")
+            );
+            let headers = document.pointer(&pointer).expect(&pointer);
+            let headers = headers.as_object().unwrap();
+            headers.keys().cloned().collect::<BTreeSet<_>>()
+        };
+        for (path, status, name) in [
+            ("~1orders#post", "401", "WWW-Authenticate"),
+            ("~1orders#post", "503", "Retry-After"),
+            ("~1orders~1{id}~1pay#post", "412", "ETag"),
+            ("~1orders~1{id}~1lines~1{line_id}#delete", "412", "ETag"),
+            ("~1orders~1{id}#get", "503", "Retry-After"),
+        ] {
+            assert!(headers(path, status).contains(name), "{path} {status}");
+        }
     }
 
     #[test]

@@ -134,6 +134,7 @@ const LINE_PROBLEMS: &[ProblemKind] = &[
     ProblemKind::PreconditionRequired,
     ProblemKind::Overloaded,
     ProblemKind::ProjectorBehind,
+    ProblemKind::OrderParked,
     ProblemKind::StorageFull,
     ProblemKind::PartitionUnavailable,
     ProblemKind::OutcomeUnknown,
@@ -150,7 +151,15 @@ const READ_PROBLEMS: &[ProblemKind] = &[
     ProblemKind::VersionNotReached,
     ProblemKind::HistoryTooLong,
     ProblemKind::Overloaded,
+    ProblemKind::OrderParked,
     ProblemKind::ReadModelBehind,
+];
+
+/// Of what is done to a projection's tables.
+const TASK_PROBLEMS: &[ProblemKind] = &[
+    ProblemKind::ProjectionNotFound,
+    ProblemKind::ProjectionBusy,
+    ProblemKind::ProjectorElsewhere,
 ];
 
 const fn step(
@@ -389,6 +398,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
             ProblemKind::InvalidHeader,
             ProblemKind::IdempotencyKeyRequired,
             ProblemKind::UnsupportedMediaType,
+            ProblemKind::Overloaded,
         ],
     },
     Operation {
@@ -424,7 +434,6 @@ pub(super) const OPERATIONS: &[Operation] = &[
             ProblemKind::OrderNotFound,
             ProblemKind::HistoryTooLong,
             ProblemKind::Overloaded,
-            ProblemKind::OrderParked,
             ProblemKind::OrderParked,
             ProblemKind::ReadModelBehind,
         ],
@@ -466,7 +475,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
             "Every projection of every partition.",
             &[],
         )],
-        problems: &[],
+        problems: &[ProblemKind::ReadModelBehind],
     },
     Operation {
         route: Route::Pause,
@@ -479,7 +488,11 @@ pub(super) const OPERATIONS: &[Operation] = &[
         parameters: &["ProjectionName", "RequestId"],
         body: None,
         answers: &[ok("Projection", "The projection.", &[])],
-        problems: &[ProblemKind::ProjectionNotFound],
+        problems: &[
+            ProblemKind::ProjectionNotFound,
+            ProblemKind::ProjectorElsewhere,
+            ProblemKind::ReadModelBehind,
+        ],
     },
     Operation {
         route: Route::Resume,
@@ -491,7 +504,11 @@ pub(super) const OPERATIONS: &[Operation] = &[
         parameters: &["ProjectionName", "RequestId"],
         body: None,
         answers: &[ok("Projection", "The projection.", &[])],
-        problems: &[ProblemKind::ProjectionNotFound],
+        problems: &[
+            ProblemKind::ProjectionNotFound,
+            ProblemKind::ProjectorElsewhere,
+            ProblemKind::ReadModelBehind,
+        ],
     },
     Operation {
         route: Route::Parked,
@@ -503,7 +520,11 @@ pub(super) const OPERATIONS: &[Operation] = &[
         parameters: &["ProjectionName", "ParkedLimit", "ParkedAfter", "RequestId"],
         body: None,
         answers: &[ok("ParkedOrders", "A page of parked orders.", &[])],
-        problems: &[ProblemKind::InvalidQuery, ProblemKind::ProjectionNotFound],
+        problems: &[
+            ProblemKind::InvalidQuery,
+            ProblemKind::ProjectionNotFound,
+            ProblemKind::ReadModelBehind,
+        ],
     },
     Operation {
         route: Route::RedriveParked,
@@ -517,6 +538,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         answers: &[ok("ParkedRedriven", "What came of it.", &[])],
         problems: &[
             ProblemKind::ProjectionNotFound,
+            ProblemKind::ProjectorElsewhere,
             ProblemKind::ProjectorHalted,
         ],
     },
@@ -535,7 +557,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
             content: Some((JSON, "ProjectionTask")),
             headers: &["Preference-Applied"],
         }],
-        problems: &[ProblemKind::ProjectionNotFound, ProblemKind::ProjectionBusy],
+        problems: TASK_PROBLEMS,
     },
     Operation {
         route: Route::SwitchBack,
@@ -552,7 +574,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
             content: Some((JSON, "ProjectionTask")),
             headers: &["Preference-Applied"],
         }],
-        problems: &[ProblemKind::ProjectionNotFound, ProblemKind::ProjectionBusy],
+        problems: TASK_PROBLEMS,
     },
     Operation {
         route: Route::DiscardOld,
@@ -569,7 +591,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
             content: Some((JSON, "ProjectionTask")),
             headers: &["Preference-Applied"],
         }],
-        problems: &[ProblemKind::ProjectionNotFound, ProblemKind::ProjectionBusy],
+        problems: TASK_PROBLEMS,
     },
     Operation {
         route: Route::Reindex,
@@ -586,7 +608,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
             content: Some((JSON, "ProjectionTask")),
             headers: &["Preference-Applied"],
         }],
-        problems: &[ProblemKind::ProjectionNotFound, ProblemKind::ProjectionBusy],
+        problems: TASK_PROBLEMS,
     },
     Operation {
         route: Route::CancelTask,
@@ -598,7 +620,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         parameters: &["ProjectionName", "RequestId"],
         body: None,
         answers: &[ok("ProjectionTask", "It stops within moments.", &[])],
-        problems: &[ProblemKind::ProjectionNotFound, ProblemKind::ProjectionBusy],
+        problems: TASK_PROBLEMS,
     },
     Operation {
         route: Route::Outbox,

@@ -299,6 +299,10 @@ pub(super) fn response_headers() -> Vec<(&'static str, Header)> {
             "Preference-Applied",
             header(text(), "The preference that was honoured, and how far."),
         ),
+        (
+            "WWW-Authenticate",
+            header(text(), "`Bearer`: how to say who asks."),
+        ),
         ("Link", header(text(), "The next page, as `rel=\"next\"`.")),
         (
             "Retry-After",
