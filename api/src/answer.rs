@@ -113,6 +113,12 @@ pub(crate) fn put_no_cache(response: &mut Answer) {
     response.headers_mut().insert(CACHE_CONTROL, value);
 }
 
+/// Says that no cache may keep this.
+pub(crate) fn put_no_store(response: &mut Answer) {
+    let value = HeaderValue::from_static("no-store");
+    response.headers_mut().insert(CACHE_CONTROL, value);
+}
+
 /// The strong entity tag of a version.
 pub(crate) fn entity_tag(version: Version) -> HeaderValue {
     // Nearly every order has had one of these many events.

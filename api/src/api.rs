@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::HttpBody;
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, WWW_AUTHENTICATE};
+use axum::http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG};
 use axum::http::{HeaderMap, HeaderValue, Uri};
 use axum::response::Response;
 use bytes::Bytes;
@@ -36,10 +36,10 @@ use crate::http_metrics::HttpMetrics;
 use crate::projector::Projector;
 use crate::readers::Readers;
 use crate::reads::put_retry_after;
-use crate::request_headers;
 use crate::route::{MethodLabel, Route};
 use crate::router::{not_found, router};
 use crate::sync_token::{Seal, SyncToken, sync_tokens};
+use crate::{query, request_headers};
 
 /// One thing `/readyz?verbose` tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -213,6 +213,14 @@ impl Api {
             &log,
             &lag_clock,
         )?;
+        // Clients that repeat a command have to know how long that is safe.
+        let retention = parts.commands.is_some().then(|| {
+            let seconds = config.idempotency_retention.as_secs();
+            (
+                "idempotency_retention_seconds".to_owned(),
+                seconds.to_string(),
+            )
+        });
         let shared = Arc::new(Shared {
             http_metrics: HttpMetrics::register(&parts.registry)?,
             commands: parts.commands,
@@ -223,7 +231,7 @@ impl Api {
             log,
             partition_of: parts.partition_of,
             registry: parts.registry,
-            facts: parts.facts,
+            facts: parts.facts.into_iter().chain(retention).collect(),
             checks: parts.checks,
             readers,
             feeds: Feeds::new(),
@@ -280,6 +288,12 @@ impl Api {
             request.method(),
             request.headers(),
         );
+        let allowed = allowed.and_then(|caller| {
+            if uri.query().is_some() && route.takes_no_query(method) {
+                query::refuse_any(&uri)?;
+            }
+            Ok(caller)
+        });
         let answered = match allowed {
             _ if !door.admits(route) => Err(Problem::new(
                 ProblemKind::Overloaded,
@@ -297,7 +311,7 @@ impl Api {
                 }
                 let asked = (route, method);
                 let mut answer = pin!(dispatch(shared, &mut self.router, &clock, asked, request));
-                poll_fn(|context| match overdue(&clock) {
+                poll_fn(|context| match overdue(&clock, method) {
                     Some(problem) => Poll::Ready(Err(problem)),
                     None => answer.as_mut().poll(context),
                 })
@@ -322,6 +336,10 @@ impl Api {
             }
         };
         let status = answer.status();
+        let read = matches!(method, MethodLabel::Get | MethodLabel::Head);
+        if read && !answer.headers().contains_key(CACHE_CONTROL) {
+            answer::put_no_store(&mut answer);
+        }
         answer.headers_mut().insert(X_REQUEST_ID, request_id);
         let ended = Instant::now();
         clock.end_request(ended);
@@ -337,7 +355,7 @@ impl Api {
 pub(crate) struct AnsweredAs(pub(crate) HeaderValue);
 
 /// What a request whose time is over is answered with.
-fn overdue(clock: &ConnectionClock) -> Option<Problem> {
+fn overdue(clock: &ConnectionClock, method: MethodLabel) -> Option<Problem> {
     match clock.phase() {
         Phase::BodyOverdue => Some(Problem::new(
             ProblemKind::RequestTimeout,
@@ -345,7 +363,13 @@ fn overdue(clock: &ConnectionClock) -> Option<Problem> {
         )),
         Phase::WorkOverdue => Some(Problem::new(
             ProblemKind::Timeout,
-            "a command may have been kept all the same: ask again with the same Idempotency-Key, or read the order",
+            match method {
+                MethodLabel::Get | MethodLabel::Head => "the read took too long: ask again",
+                _ => {
+                    "a command may have been kept all the same: ask again with the same Idempotency-Key, or read the \
+                     order"
+                }
+            },
         )),
         _ => None,
     }
@@ -363,9 +387,10 @@ fn write_problem(response: &mut Answer, problem: &Problem, uri: &Uri, request_id
     response.headers_mut().remove(CONTENT_LENGTH);
     let kind = HeaderValue::from_static("application/problem+json");
     response.headers_mut().insert(CONTENT_TYPE, kind);
-    if problem.kind() == ProblemKind::Unauthenticated {
-        let scheme = HeaderValue::from_static("Bearer");
-        response.headers_mut().insert(WWW_AUTHENTICATE, scheme);
+    // What was refused now may be allowed in a moment.
+    answer::put_no_store(response);
+    for (name, value) in problem.headers() {
+        response.headers_mut().insert(name, value.clone());
     }
     if let Some(after) = problem.retry_after() {
         put_retry_after(response, after);
@@ -428,5 +453,33 @@ where
         let clock = Arc::new(self.connection_clock(self.shared.config.header_timeout));
         let answer = self.clone().answer(request, Door::OPEN, clock);
         Box::pin(async move { Ok(answer.await?.map(AnswerBody::into_axum)) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_sent_a_command_is_told_that_it_may_have_been_kept() {
+        let second = Duration::from_secs(1);
+        let clock = ConnectionClock::new(second, second);
+        let now = Instant::now();
+        clock.begin_request(now);
+        assert!(overdue(&clock, MethodLabel::Get).is_none());
+        assert!(clock.expire(now + second));
+        for (method, is_command) in [
+            (MethodLabel::Get, false),
+            (MethodLabel::Head, false),
+            (MethodLabel::Post, true),
+            (MethodLabel::Delete, true),
+        ] {
+            let problem = overdue(&clock, method).expect("the time is over");
+            assert_eq!(problem.kind(), ProblemKind::Timeout);
+            let mut json = Vec::new();
+            problem.write_json("", "", &mut json);
+            let told = String::from_utf8_lossy(&json);
+            assert_eq!(told.contains("command"), is_command, "{told}");
+        }
     }
 }

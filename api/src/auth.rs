@@ -3,11 +3,12 @@
 
 use std::net::SocketAddr;
 
-use axum::http::header::AUTHORIZATION;
-use axum::http::{HeaderMap, Method};
+use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, HeaderValue, Method};
 use order_domain::Caller;
 use sha2::{Digest, Sha256};
 
+use crate::answer::printable;
 use crate::error::{Problem, ProblemKind};
 use crate::route::Route;
 
@@ -199,20 +200,29 @@ pub(crate) fn authorize(
     let Some(needed) = Scope::needed(route, method) else {
         return Ok(None);
     };
-    let refuse = |reason: &'static str| Err(Problem::new(ProblemKind::Unauthenticated, reason));
+    // RFC 6750, 3.1: who brought no token is told the scheme alone, who brought a wrong one that it is wrong.
+    let refuse = |reason: &'static str, challenge: &'static str| {
+        let problem = Problem::new(ProblemKind::Unauthenticated, reason);
+        Err(problem.with_header(WWW_AUTHENTICATE, HeaderValue::from_static(challenge)))
+    };
     let Some(value) = headers.get(AUTHORIZATION) else {
-        return refuse("send Authorization: Bearer <token>");
+        return refuse("send Authorization: Bearer <token>", "Bearer");
     };
     let Some(token) = bearer(value.as_bytes()) else {
-        return refuse("Authorization is not of the form Bearer <token>");
+        return refuse("Authorization is not of the form Bearer <token>", "Bearer");
     };
     match find(tokens, token) {
-        None => refuse("the token is unknown"),
+        None => refuse("the token is unknown", "Bearer error=\"invalid_token\""),
         Some(found) if found.scopes.contains(&needed) => Ok(Some(found.caller)),
-        Some(_) => Err(Problem::new(
-            ProblemKind::Forbidden,
-            format!("the token lacks the scope {}", needed.name()),
-        )),
+        Some(_) => {
+            let scope = needed.name();
+            let challenge = format!("Bearer error=\"insufficient_scope\", scope=\"{scope}\"");
+            let problem = Problem::new(
+                ProblemKind::Forbidden,
+                format!("the token lacks the scope {scope}"),
+            );
+            Err(problem.with_header(WWW_AUTHENTICATE, printable(challenge)))
+        }
     }
 }
 

@@ -25,7 +25,7 @@ pub struct ApiConfig {
     /// How long a read waits by itself for the read model to catch up with what it depends on (a `Sync-Token`, a
     /// `min_version`, an order not seen yet) before it says 503 `read-model-behind`. `Prefer: wait=N` replaces it.
     pub read_patience: Duration,
-    /// The longest wait a client may prefer.
+    /// The longest wait a client may prefer; [`Self::wait_max`] holds it against the time that a request may take.
     pub prefer_wait_max: Duration,
     /// Most feeds (`GET /events`) open at once.
     pub feeds_max: usize,
@@ -41,7 +41,7 @@ pub struct ApiConfig {
     pub tls: Option<Tls>,
     /// How often the files of the certificate are looked at: a changed pair is taken over without a restart.
     pub certificate_look_every: Duration,
-    /// How long a used idempotency key is remembered: published, not enforced here.
+    /// How long the command workers remember a used idempotency key. `/readyz?verbose` publishes it.
     pub idempotency_retention: Duration,
     /// Identities the log had before it was rewritten: tokens and feed ids of these are told from forged ones.
     pub former_log_ids: Vec<String>,
@@ -59,7 +59,7 @@ impl Default for ApiConfig {
                 .map_or(1, |cores| cores.get().min(8)),
             reads_queued_max: 4096,
             read_patience: Duration::from_secs(1),
-            prefer_wait_max: Duration::from_secs(30),
+            prefer_wait_max: Duration::from_secs(25),
             feeds_max: 256,
             bulk_lines_max: 1000,
             require_if_match: false,
@@ -70,5 +70,21 @@ impl Default for ApiConfig {
             idempotency_retention: Duration::from_secs(24 * 60 * 60),
             former_log_ids: Vec::new(),
         }
+    }
+}
+
+impl ApiConfig {
+    /// The longest that a read can wait for the read model: five sixths of what a request may take. The rest is for the
+    /// read and its answer, so that a wait in vain ends as `read-model-behind`, which says what is wrong, and not as
+    /// `timeout`, which does not.
+    #[must_use]
+    pub fn longest_wait(request_timeout: Duration) -> Duration {
+        request_timeout / 6 * 5
+    }
+
+    /// The longest that a read waits, whoever asks for it.
+    pub(crate) fn wait_max(&self) -> Duration {
+        self.prefer_wait_max
+            .min(Self::longest_wait(self.request_timeout))
     }
 }

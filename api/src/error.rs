@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use axum::http::StatusCode;
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use order_command_workers::CommandError;
 use order_domain::{CommandKind, MoneyError, Rejection, Version};
@@ -98,7 +98,8 @@ problem_kinds! {
     /// The order had this version, or existed at this time, and its history of then is no longer kept: the log was
     /// compacted. `detail` says with which version the history begins.
     VersionCompacted = GONE, "version-compacted", "The order's history of then is no longer kept";
-    /// `If-Match` names no version that the order has. `ETag` and `current_version` tell the present one.
+    /// `If-Match` names no version that the order has. `ETag` and `current_version` tell the present one; an order that is
+    /// yet to be placed has none.
     VersionMismatch = PRECONDITION_FAILED, "version-mismatch", "The order has another version";
     /// `min_version` is more than the order has, and the read model has caught up: no such version exists yet.
     VersionNotReached = PRECONDITION_FAILED, "version-not-reached", "The order has not reached this version";
@@ -175,6 +176,7 @@ struct Occurrence {
     known_version: Option<Version>,
     transition: Option<(&'static str, &'static [CommandKind])>,
     cause: Option<String>,
+    headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 /// When to come back if nothing better is known.
@@ -203,6 +205,7 @@ impl Problem {
             known_version: None,
             transition: None,
             cause: None,
+            headers: Vec::new(),
         }))
     }
 
@@ -234,6 +237,12 @@ impl Problem {
         self
     }
 
+    /// A header of the answer, beside those that all problems of its kind have.
+    pub(crate) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.0.headers.push((name, value));
+        self
+    }
+
     fn caused_by(mut self, cause: String) -> Self {
         self.0.cause = Some(cause);
         self
@@ -247,6 +256,11 @@ impl Problem {
     /// The order's version, where that is what did not match.
     pub(crate) fn current_version(&self) -> Option<Version> {
         self.0.current_version
+    }
+
+    /// What [`Self::with_header`] was given.
+    pub(crate) fn headers(&self) -> &[(HeaderName, HeaderValue)] {
+        &self.0.headers
     }
 
     /// When to come back.

@@ -18,9 +18,9 @@ const DURATION_BOUNDS: [f64; 18] = [
 ];
 
 /// Statuses the service answers with; any other is looked up by label.
-const STATUSES: [u16; 23] = [
-    200, 201, 202, 204, 304, 400, 401, 403, 404, 405, 408, 409, 412, 413, 415, 422, 428, 429, 431,
-    500, 501, 503, 504,
+const STATUSES: [u16; 24] = [
+    200, 201, 202, 204, 304, 308, 400, 401, 403, 404, 405, 408, 409, 412, 413, 415, 422, 428, 429,
+    431, 500, 501, 503, 504,
 ];
 
 /// Statuses whose counters exist from the start for every known route and method, beside success.
@@ -70,14 +70,10 @@ impl HttpMetrics {
 
     fn start_at_zero(&self, route: Route, method: MethodLabel) {
         self.duration(route, method);
-        let success = if route == Route::Orders && method == MethodLabel::Post {
-            201
-        } else {
-            200
-        };
         let command = !matches!(method, MethodLabel::Get);
         let failures = KNOWN_COMMAND_FAILURES.iter().filter(|_| command);
-        for status in std::iter::once(&success)
+        for status in successes(route, method)
+            .iter()
             .chain(&KNOWN_FAILURES)
             .chain(failures)
         {
@@ -123,6 +119,17 @@ impl HttpMetrics {
     }
 }
 
+/// How a route answers when all is well.
+fn successes(route: Route, method: MethodLabel) -> &'static [u16] {
+    match (route, method) {
+        (Route::Orders, MethodLabel::Post) => &[201],
+        (Route::Order, _) => &[200, 304],
+        (Route::Rebuild | Route::SwitchBack | Route::DiscardOld | Route::Reindex, _) => &[202],
+        (Route::Docs, _) => &[308],
+        _ => &[200],
+    }
+}
+
 fn empty<T>(count: usize) -> Vec<OnceLock<T>> {
     std::iter::repeat_with(OnceLock::new).take(count).collect()
 }
@@ -154,6 +161,46 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");
         }
+    }
+
+    #[test]
+    fn the_bounds_are_opentelemetrys_with_finer_ones_and_the_runbooks() {
+        let registry = Registry::new();
+        HttpMetrics::register(&registry).unwrap();
+        let text = exposed(&registry);
+        let series =
+            r#"http_server_request_duration_seconds_bucket{method="GET",route="/orders/:id",le=""#;
+        let bounds: Vec<_> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix(series)?.split_once('"'))
+            .map(|(bound, _)| bound)
+            .collect();
+        let expected = [
+            "0.0005", "0.001", "0.0025", "0.005", "0.01", "0.025", "0.05", "0.075", "0.1", "0.25",
+            "0.4", "0.5", "0.75", "1", "2.5", "5", "7.5", "10", "+Inf",
+        ];
+        assert_eq!(bounds, expected);
+    }
+
+    #[test]
+    fn every_route_starts_with_the_successes_that_the_document_has_and_no_other() {
+        let registry = Registry::new();
+        HttpMetrics::register(&registry).unwrap();
+        let text = exposed(&registry);
+        let started = |route: Route, method: MethodLabel| -> Vec<u16> {
+            let (route, method) = (route.label(), method.label());
+            let series =
+                format!("http_requests_total{{method=\"{method}\",route=\"{route}\",status=\"");
+            let statuses = text
+                .lines()
+                .filter_map(|line| line.strip_prefix(&series)?.split_once('"'));
+            let statuses = statuses.map(|(status, _)| status.parse().unwrap());
+            statuses.filter(|status| *status < 400).collect()
+        };
+        for (route, method, statuses) in crate::openapi::successes() {
+            assert_eq!(started(route, method), statuses, "{}", route.label());
+        }
+        assert_eq!(started(Route::Docs, MethodLabel::Get), [308]);
     }
 
     #[test]

@@ -27,6 +27,8 @@ use crate::answer::{self, Answer};
 use crate::auth::Scope;
 use crate::error::{Problem, ProblemKind};
 use crate::route::MethodLabel;
+#[cfg(test)]
+use crate::route::Route;
 use operations::{OPERATIONS, Operation, Outcome};
 pub(crate) use schemas::{currency_ref, metadata};
 
@@ -169,10 +171,17 @@ fn problems_of(operation: &Operation) -> Vec<ProblemKind> {
     let guarded = scope_of(operation).map_or(&[][..], |_| {
         &[ProblemKind::Unauthenticated, ProblemKind::Forbidden]
     });
+    let queried = &[ProblemKind::InvalidQuery][..];
+    let queried = if operation.route.knows_its_parameters() {
+        queried
+    } else {
+        &[]
+    };
     let always = [ProblemKind::Internal, ProblemKind::Timeout];
     let mut problems: Vec<ProblemKind> = operation
         .problems
         .iter()
+        .chain(queried)
         .chain(guarded)
         .chain(&always)
         .copied()
@@ -189,7 +198,7 @@ fn scope_of(operation: &Operation) -> Option<Scope> {
 fn responses_of(operation: &Operation) -> ResponsesBuilder {
     let mut responses = ResponsesBuilder::new();
     for answer in operation.answers {
-        responses = responses.response(answer.status.to_string(), success(answer));
+        responses = responses.response(answer.status.to_string(), success(answer, operation));
     }
     let problems = problems_of(operation);
     for same_status in problems.chunk_by(|one, other| one.status() == other.status()) {
@@ -204,7 +213,7 @@ fn responses_of(operation: &Operation) -> ResponsesBuilder {
     responses
 }
 
-fn success(answer: &Outcome) -> utoipa::openapi::Response {
+fn success(answer: &Outcome, operation: &Operation) -> utoipa::openapi::Response {
     let mut response = ResponseBuilder::new()
         .description(answer.description)
         .header_ref("X-Request-Id", header_ref("X-Request-Id"));
@@ -213,6 +222,9 @@ fn success(answer: &Outcome) -> utoipa::openapi::Response {
     }
     for name in answer.headers {
         response = response.header_ref(*name, header_ref(name));
+    }
+    if operation.method == MethodLabel::Get {
+        response = response.header_ref("Cache-Control", header_ref("Cache-Control"));
     }
     response.build()
 }
@@ -243,11 +255,20 @@ fn failure(
 
 /// The headers that some of these problems have.
 fn failure_headers(kinds: &[ProblemKind], operation: &Operation) -> BTreeSet<&'static str> {
-    let mut headers = BTreeSet::new();
+    let mut headers = BTreeSet::from(["Cache-Control"]);
     for kind in kinds {
         match kind {
-            ProblemKind::Unauthenticated => headers.extend(["WWW-Authenticate"]),
+            ProblemKind::Unauthenticated | ProblemKind::Forbidden => {
+                headers.extend(["WWW-Authenticate"])
+            }
             ProblemKind::VersionMismatch => headers.extend(["ETag"]),
+            ProblemKind::ReadModelBehind if operation.parameters.contains(&"Prefer") => {
+                headers.extend([
+                    "Read-Model-Lag-Seconds",
+                    "Read-Model-Position",
+                    "Preference-Applied",
+                ]);
+            }
             _ => {}
         }
         if Problem::new(*kind, "").retry_after().is_some() {
@@ -255,6 +276,16 @@ fn failure_headers(kinds: &[ProblemKind], operation: &Operation) -> BTreeSet<&'s
         }
     }
     headers
+}
+
+/// How every operation answers when all is well.
+#[cfg(test)]
+pub(crate) fn successes() -> impl Iterator<Item = (Route, MethodLabel, Vec<u16>)> {
+    OPERATIONS.iter().map(|operation| {
+        let statuses = operation.answers.iter().map(|answer| answer.status);
+        let successes = statuses.filter(|status| *status < 400).collect();
+        (operation.route, operation.method, successes)
+    })
 }
 
 fn schema_ref(name: &str) -> RefOr<utoipa::openapi::Schema> {
@@ -290,7 +321,6 @@ fn method_name(method: MethodLabel) -> axum::http::Method {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::route::Route;
 
     #[test]
     fn the_document_in_the_repository_is_what_the_code_says() {

@@ -14,6 +14,7 @@ use order_domain::{OrderId, Version};
 use order_projector_workers::{Offset, PartitionId, Projection};
 use serde::Deserialize;
 
+use crate::ApiConfig;
 use crate::answer::{
     self, Answer, AnswerBody, PREFERENCE_APPLIED, READ_MODEL_LAG, READ_MODEL_POSITION,
 };
@@ -24,9 +25,11 @@ use crate::history::{Moment, order_at};
 use crate::order_json;
 use crate::order_path::OrderPath;
 use crate::query;
-use crate::readers::{FoundOrder, OrderRead};
+use crate::readers::{FoundOrder, OrderRead, lag_ms};
 use crate::request_headers::preferred_wait;
 
+/// How long the lag may take to be found for an answer that is late already.
+const LAG_PATIENCE: Duration = Duration::from_millis(200);
 /// Room for a partition's number, a colon and an offset.
 const POSITION_BYTES: usize = 26;
 
@@ -134,19 +137,25 @@ pub(crate) struct Wait {
 impl Wait {
     /// What the client prefers, within the bound; the service's own patience otherwise.
     pub(crate) fn of(shared: &Shared, headers: &HeaderMap) -> Self {
-        let preferred = preferred_wait(headers).map(|wait| wait.min(shared.config.prefer_wait_max));
+        let config = &shared.config;
+        let preferred = preferred_wait(headers).map(|wait| wait.min(config.wait_max()));
+        let patience = || ApiConfig::longest_wait(config.request_timeout).min(config.read_patience);
         Self {
-            budget: preferred.unwrap_or(shared.config.read_patience),
+            budget: preferred.unwrap_or_else(patience),
             preferred,
         }
     }
 
     /// Tells the client that its preference was honoured, and how far.
     pub(crate) fn put_applied(&self, response: &mut Answer) {
-        if let Some(wait) = self.preferred {
-            let applied = answer::printable(format!("wait={}", wait.as_secs()));
+        if let Some(applied) = self.applied() {
             response.headers_mut().insert(PREFERENCE_APPLIED, applied);
         }
+    }
+
+    fn applied(&self) -> Option<HeaderValue> {
+        let wait = self.preferred?;
+        Some(answer::printable(format!("wait={}", wait.as_secs())))
     }
 }
 
@@ -159,11 +168,16 @@ pub(crate) fn put_freshness(
 ) {
     let headers = response.headers_mut();
     headers.insert(READ_MODEL_LAG, lag_header(lag_ms));
+    headers.insert(READ_MODEL_POSITION, position_header(partition, position));
+}
+
+/// Up to which record of which partition rows have everything.
+fn position_header(partition: PartitionId, position: Offset) -> HeaderValue {
     let mut text = Vec::with_capacity(POSITION_BYTES);
     text.extend_from_slice(itoa::Buffer::new().format(partition.get()).as_bytes());
     text.push(b':');
     text.extend_from_slice(itoa::Buffer::new().format(position.get()).as_bytes());
-    headers.insert(READ_MODEL_POSITION, answer::digits(text));
+    answer::digits(text)
 }
 
 /// Milliseconds as seconds.
@@ -203,7 +217,9 @@ pub(crate) async fn fresh_order(
         // What clients could know of when the order was missed, or found too old.
         let seen = shared.known_end(partition);
         if read.position < seen {
-            catch_up(shared, partition, seen, wait, &mut deadline).await?;
+            catch_up(shared, partition, seen, wait, &mut deadline)
+                .await
+                .map_err(|problem| problem.with_known_version(version))?;
             continue;
         }
         let Some(version) = version else {
@@ -218,7 +234,9 @@ pub(crate) async fn fresh_order(
             ));
         }
         let next = Offset::new(seen.get().saturating_add(1));
-        catch_up(shared, partition, next, wait, &mut deadline).await?;
+        catch_up(shared, partition, next, wait, &mut deadline)
+            .await
+            .map_err(|problem| problem.with_known_version(Some(version)))?;
     }
 }
 
@@ -254,13 +272,35 @@ async fn wait_for(
     if reached {
         return Ok(());
     }
-    Err(Problem::new(
+    Err(behind(shared, partition, wait).await)
+}
+
+/// The problem of a wait in vain, with how far the rows are: whoever comes back wants to know whether they move.
+async fn behind(shared: &Shared, partition: PartitionId, wait: &Wait) -> Problem {
+    let checkpoints = shared.read_model.checkpoints();
+    let position = checkpoints.load(Projection::Orders, partition);
+    let problem = Problem::new(
         ProblemKind::ReadModelBehind,
         format!(
             "the read model of partition {partition} has not reached what this read depends on within {} ms",
             wait.budget.as_millis()
         ),
-    ))
+    );
+    let problem = match wait.applied() {
+        Some(applied) => problem.with_header(PREFERENCE_APPLIED, applied),
+        None => problem,
+    };
+    let problem = problem.with_header(READ_MODEL_POSITION, position_header(partition, position));
+    // The log may be on a disk that answers no more: then nobody knows the lag, and that is no reason to wait.
+    let (log, clock) = (Arc::clone(&shared.log), Arc::clone(&shared.lag_clock));
+    let lag = shared.readers.run(move |_| {
+        let reader = log.get(partition.index())?;
+        Some(lag_ms(&clock, reader.as_ref(), position))
+    });
+    match tokio::time::timeout(LAG_PATIENCE, lag).await {
+        Ok(Ok(Some(lag_ms))) => problem.with_header(READ_MODEL_LAG, lag_header(lag_ms)),
+        Ok(Ok(None) | Err(_)) | Err(_) => problem,
+    }
 }
 
 /// When to come back, as a header has it: whole seconds, at least one.

@@ -71,7 +71,7 @@ fn unquote(rest: &str) -> Option<String> {
 }
 
 /// The seconds of `Prefer: wait=N` (RFC 7240), if the client has that preference. Other preferences, and a `wait` that
-/// is no number, are ignored, as preferences are.
+/// is no number, are ignored, as preferences are; a number is one however large.
 pub(crate) fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
     headers
         .get_all(PREFER)
@@ -86,7 +86,8 @@ pub(crate) fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
             let seconds = parameters.split(';').next().unwrap_or_default();
             let seconds = seconds.trim().trim_matches('"');
             let digits_only = seconds.bytes().all(|byte| byte.is_ascii_digit());
-            let seconds = digits_only.then(|| seconds.parse::<u32>().ok())??;
+            let number = digits_only && !seconds.is_empty();
+            let seconds = number.then(|| seconds.parse::<u32>().unwrap_or(u32::MAX))?;
             Some(Duration::from_secs(u64::from(seconds)))
         })
 }
@@ -185,6 +186,11 @@ mod tests {
         assert_eq!(wait("return=minimal"), None);
         assert_eq!(wait("wait=soon"), None);
         assert_eq!(wait("wait=-1"), None);
+        assert_eq!(wait("wait="), None);
+        let longest = Some(u64::from(u32::MAX));
+        assert_eq!(wait("wait=4294967295"), longest);
+        assert_eq!(wait("wait=4294967296"), longest);
+        assert_eq!(wait("wait=99999999999999999999999999999999"), longest);
         assert_eq!(wait("wait"), None);
     }
 

@@ -127,6 +127,32 @@ impl Route {
         )
     }
 
+    /// Whether a method of this route takes no query parameter, so that each is a client's mistake. Probes, scrapers and
+    /// browsers add parameters of their own to what they read; a method that the route does not have is refused as such.
+    pub(crate) fn takes_no_query(self, method: MethodLabel) -> bool {
+        match method {
+            Post | Delete => self.has(method),
+            Get | MethodLabel::Head => {
+                matches!(self, Self::Projections | Self::Outbox | Self::DeadLetter)
+            }
+            MethodLabel::Put | MethodLabel::Patch | MethodLabel::Options | MethodLabel::Other => {
+                false
+            }
+        }
+    }
+
+    /// Whether the route has a method.
+    fn has(self, method: MethodLabel) -> bool {
+        Self::ALL
+            .iter()
+            .any(|(route, methods)| *route == self && methods.contains(&method))
+    }
+
+    /// Whether a parameter that it does not know is refused: everywhere but where programs add their own.
+    pub(crate) const fn knows_its_parameters(self) -> bool {
+        !self.is_for_machines() && !matches!(self, Self::OpenApi | Self::Docs | Self::DocsFile)
+    }
+
     /// The route of a request's path: what the router would match, without asking it.
     pub(crate) fn of(path: &str) -> Self {
         let mut segments = path.strip_prefix('/').unwrap_or_default().split('/');

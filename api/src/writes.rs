@@ -70,6 +70,13 @@ pub(crate) async fn place(
     headers: CommandHeaders,
     JsonBody(body): JsonBody,
 ) -> Result<Answer, Problem> {
+    if let IfMatch::Versions(_) = headers.if_match {
+        // RFC 9110, 13.1.1: the condition is false, as nothing is there that has a tag; `*` asks for none.
+        return Err(Problem::new(
+            ProblemKind::VersionMismatch,
+            "an order that is yet to be placed has no version: send no If-Match",
+        ));
+    }
     let command = parse::<PlaceOrderBody<'_>>(&body)?.into_command()?;
     submit(&shared, Target::New, command, headers, &body).await
 }
@@ -230,8 +237,8 @@ async fn submit(
         command,
         expected: match (headers.if_match, target) {
             (IfMatch::Versions(versions), Target::Existing(_)) => Some(versions),
-            // `*` asks for any version there is, and a command on an order that is not there is refused anyway. A new
-            // order has no version to match.
+            // `*` asks for any version there is, and a command on an order that is not there is refused anyway. For a new
+            // order, versions were refused before.
             (IfMatch::Absent | IfMatch::Any | IfMatch::Versions(_), _) => None,
         },
         idempotency,

@@ -82,6 +82,7 @@ const PLACE_PROBLEMS: &[ProblemKind] = &[
     ProblemKind::IdempotencyKeyRequired,
     ProblemKind::RequestTimeout,
     ProblemKind::IdempotencyInFlight,
+    ProblemKind::VersionMismatch,
     ProblemKind::BodyTooLarge,
     ProblemKind::UnsupportedMediaType,
     ProblemKind::InvalidValue,
@@ -143,7 +144,6 @@ const LINE_PROBLEMS: &[ProblemKind] = &[
 
 const READ_PROBLEMS: &[ProblemKind] = &[
     ProblemKind::InvalidHeader,
-    ProblemKind::InvalidQuery,
     ProblemKind::InvalidSyncToken,
     ProblemKind::OrderNotFound,
     ProblemKind::VersionNotFound,
@@ -211,7 +211,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
         id: "placeOrder",
         tag: "orders",
         summary: "Place an order",
-        description: "Acknowledged means: kept as durably as the service is configured to.",
+        description: "Acknowledged means: kept as durably as the service is configured to. There is no version to match yet: \
+                      `If-Match` with anything but `*` is 412.",
         parameters: &["IdempotencyKey", "RequestId", "Traceparent"],
         body: json("PlaceOrder", true),
         answers: &[Outcome {
@@ -244,15 +245,9 @@ pub(super) const OPERATIONS: &[Operation] = &[
         answers: &[ok(
             "OrderPage",
             "A page of orders.",
-            &[
-                "Link",
-                "Cache-Control",
-                "Read-Model-Lag-Seconds",
-                "Preference-Applied",
-            ],
+            &["Link", "Read-Model-Lag-Seconds", "Preference-Applied"],
         )],
         problems: &[
-            ProblemKind::InvalidQuery,
             ProblemKind::InvalidSyncToken,
             ProblemKind::Overloaded,
             ProblemKind::ReadModelBehind,
@@ -284,7 +279,6 @@ pub(super) const OPERATIONS: &[Operation] = &[
                 "The order.",
                 &[
                     "ETag",
-                    "Cache-Control",
                     "Read-Model-Lag-Seconds",
                     "Read-Model-Position",
                     "Preference-Applied",
@@ -296,7 +290,6 @@ pub(super) const OPERATIONS: &[Operation] = &[
                 content: None,
                 headers: &[
                     "ETag",
-                    "Cache-Control",
                     "Read-Model-Lag-Seconds",
                     "Read-Model-Position",
                     "Preference-Applied",
@@ -429,7 +422,6 @@ pub(super) const OPERATIONS: &[Operation] = &[
             ],
         )],
         problems: &[
-            ProblemKind::InvalidQuery,
             ProblemKind::InvalidSyncToken,
             ProblemKind::OrderNotFound,
             ProblemKind::HistoryTooLong,
@@ -453,13 +445,9 @@ pub(super) const OPERATIONS: &[Operation] = &[
             status: 200,
             description: "A stream without an end; `event` is the type, `data` an event.",
             content: Some(("text/event-stream", "FeedEvent")),
-            headers: &["Cache-Control"],
+            headers: &[],
         }],
-        problems: &[
-            ProblemKind::InvalidQuery,
-            ProblemKind::InvalidHeader,
-            ProblemKind::Overloaded,
-        ],
+        problems: &[ProblemKind::InvalidHeader, ProblemKind::Overloaded],
     },
     Operation {
         route: Route::Projections,
@@ -521,7 +509,6 @@ pub(super) const OPERATIONS: &[Operation] = &[
         body: None,
         answers: &[ok("ParkedOrders", "A page of parked orders.", &[])],
         problems: &[
-            ProblemKind::InvalidQuery,
             ProblemKind::ProjectionNotFound,
             ProblemKind::ReadModelBehind,
         ],
@@ -644,11 +631,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         parameters: &["DeadLimit", "DeadAfter", "RequestId"],
         body: None,
         answers: &[ok("DeadLetters", "A page of dead letters.", &[])],
-        problems: &[
-            ProblemKind::InvalidQuery,
-            ProblemKind::NotFound,
-            ProblemKind::OutboxUnavailable,
-        ],
+        problems: &[ProblemKind::NotFound, ProblemKind::OutboxUnavailable],
     },
     Operation {
         route: Route::DeadLetter,

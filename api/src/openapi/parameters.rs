@@ -203,7 +203,8 @@ pub(super) fn all() -> Vec<(&'static str, Parameter)> {
                 "Idempotency-Key",
                 shaped(IDEMPOTENCY_KEY),
                 "Sent again with the same key and body, the command is not done twice: the first answer comes again. \
-                 1 to 255 printable characters, quoted or not.",
+                 1 to 255 printable characters, quoted or not. How long a key is remembered is told by `/readyz?verbose`, as \
+                 `idempotency_retention_seconds`.",
             ),
         ),
         (
@@ -219,7 +220,7 @@ pub(super) fn all() -> Vec<(&'static str, Parameter)> {
             header(
                 "Prefer",
                 custom("preferences"),
-                "`wait=N`: how many seconds the read may wait, at most 30.",
+                "`wait=N`: how many seconds the read may wait, at most 25, and at most five sixths of what a request may take.",
             ),
         ),
         (
@@ -268,7 +269,10 @@ pub(super) fn response_headers() -> Vec<(&'static str, Header)> {
         ("ETag", header(text(), "The order's version, in quotes.")),
         (
             "Cache-Control",
-            header(text(), "A cache must ask before it shows the answer again."),
+            header(
+                text(),
+                "`private, no-cache`: a cache must ask before it shows the answer again; `no-store`: it must not keep it.",
+            ),
         ),
         (
             "Sync-Token",
@@ -301,7 +305,10 @@ pub(super) fn response_headers() -> Vec<(&'static str, Header)> {
         ),
         (
             "WWW-Authenticate",
-            header(text(), "`Bearer`: how to say who asks."),
+            header(
+                text(),
+                "`Bearer`: how to say who asks. With `error` (RFC 6750) if the token is unknown or lacks a scope.",
+            ),
         ),
         ("Link", header(text(), "The next page, as `rel=\"next\"`.")),
         (

@@ -305,7 +305,7 @@ struct Problem {
     /// The order's version, with `version-mismatch`.
     #[schema(required = false)]
     current_version: u32,
-    /// The last version that is known of the order, with `order-parked`.
+    /// The last version that is known of the order, with `order-parked` and `read-model-behind`.
     #[schema(required = false)]
     known_version: u32,
     /// Where the order is, with `invalid-transition`.

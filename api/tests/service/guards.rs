@@ -37,12 +37,19 @@ async fn with_tokens_configured_a_request_needs_the_right_one() {
         .await
         .expect(StatusCode::UNAUTHORIZED);
     assert_eq!(unknown.header("www-authenticate"), "Bearer");
+    let wrong = ask("GET", "/orders", Some("nobody"))
+        .await
+        .expect(StatusCode::UNAUTHORIZED);
+    let challenge = "Bearer error=\"invalid_token\"";
+    assert_eq!(wrong.header("www-authenticate"), challenge);
     ask("GET", "/orders", Some("reads"))
         .await
         .expect(StatusCode::OK);
-    ask("POST", "/orders", Some("reads"))
+    let lacking = ask("POST", "/orders", Some("reads"))
         .await
         .expect(StatusCode::FORBIDDEN);
+    let challenge = "Bearer error=\"insufficient_scope\", scope=\"write\"";
+    assert_eq!(lacking.header("www-authenticate"), challenge);
     ask("GET", "/projections", Some("reads"))
         .await
         .expect(StatusCode::FORBIDDEN);
@@ -319,4 +326,27 @@ async fn the_docs_page_comes_whole_out_of_the_binary() {
         .get("/docs/nothing.js")
         .await
         .expect(StatusCode::NOT_FOUND);
+}
+
+/// RFC 9110, 13.1.1: nothing is there yet that could have the tag.
+#[tokio::test]
+async fn an_order_that_is_yet_to_be_placed_matches_no_version() {
+    let world = World::new();
+    let place = async |condition: &str| {
+        let request = Request::post("/orders")
+            .header("content-type", "application/json")
+            .header("if-match", condition);
+        let body = Body::from(an_order().to_string());
+        world.ask(request.body(body).unwrap()).await
+    };
+    for condition in ["\"1\"", "\"0\"", "W/\"1\"", "\"x\", \"y\""] {
+        let refused = place(condition).await;
+        let refused = refused.expect(StatusCode::PRECONDITION_FAILED);
+        assert_eq!(refused.json()["code"], "version-mismatch", "{condition}");
+        assert!(!refused.headers.contains_key("etag"));
+    }
+    place("1").await.expect(StatusCode::BAD_REQUEST);
+    let none = world.get("/orders").await.expect(StatusCode::OK);
+    assert_eq!(none.json()["orders"], json!([]));
+    place("*").await.expect(StatusCode::CREATED);
 }

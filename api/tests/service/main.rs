@@ -15,6 +15,7 @@ mod guards;
 mod history;
 mod long_lists;
 mod malformed;
+mod methods;
 mod raw;
 mod reads;
 mod tls;

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
+use order_api::ApiConfig;
 use order_log::Durability;
 use order_projector_workers::Projection;
 use serde_json::json;
 
+use crate::raw::exchange;
 use crate::world::{World, an_order, config};
 
 #[tokio::test]
@@ -241,12 +243,166 @@ async fn a_known_version_is_not_sent_again() {
 async fn every_read_says_how_fresh_it_is() {
     let world = World::new();
     let id = world.place().await;
-    let read = world
-        .get(&format!("/orders/{id}"))
+    let order = format!("/orders/{id}");
+    world
+        .post(&format!("{order}/confirm"), &json!({}))
         .await
         .expect(StatusCode::OK);
-    assert_eq!(read.header("read-model-lag-seconds"), "0");
-    let (partition, position) = read.header("read-model-position").split_once(':').unwrap();
-    assert!(partition.parse::<u16>().unwrap() < 2);
-    assert_eq!(position, "1");
+    world
+        .get(&format!("{order}?min_version=2"))
+        .await
+        .expect(StatusCode::OK);
+    for (path, tag, status) in [
+        (order.clone(), None, StatusCode::OK),
+        (order.clone(), Some("\"2\""), StatusCode::NOT_MODIFIED),
+        (format!("{order}?at_version=1"), None, StatusCode::OK),
+        (
+            format!("{order}?at_version=1"),
+            Some("\"1\""),
+            StatusCode::NOT_MODIFIED,
+        ),
+        (
+            format!("{order}?as_of=2100-01-01T00:00:00Z"),
+            None,
+            StatusCode::OK,
+        ),
+        (format!("{order}/events"), None, StatusCode::OK),
+    ] {
+        let mut request = Request::get(&path).header("prefer", "wait=7");
+        if let Some(tag) = tag {
+            request = request.header("if-none-match", tag);
+        }
+        let read = world.ask(request.body(Body::empty()).unwrap()).await;
+        let read = read.expect(status);
+        assert_eq!(read.header("read-model-lag-seconds"), "0", "{path}");
+        let (partition, position) = read.header("read-model-position").split_once(':').unwrap();
+        assert!(partition.parse::<u16>().unwrap() < 2, "{path}");
+        assert_eq!(position, "2", "{path}");
+        assert_eq!(read.header("preference-applied"), "wait=7", "{path}");
+        if !path.ends_with("/events") {
+            let version = if path.contains("at_version") { 1 } else { 2 };
+            assert_eq!(read.header("etag"), format!("\"{version}\""), "{path}");
+        }
+    }
+    let list = world.get("/orders").await.expect(StatusCode::OK);
+    assert_eq!(list.header("read-model-lag-seconds"), "0");
+}
+
+#[tokio::test]
+async fn a_read_that_waited_in_vain_says_how_far_the_rows_are() {
+    let world = World::new();
+    let id = world.place().await;
+    let order = format!("/orders/{id}");
+    world.get(&order).await.expect(StatusCode::OK);
+    world.projector.pause(Projection::Orders).unwrap();
+    let written = world.post(&format!("{order}/confirm"), &json!({})).await;
+    let token = written.header("sync-token");
+    for path in [
+        order.clone(),
+        format!("{order}?min_version=2"),
+        format!("{order}/events"),
+        format!("{order}?as_of=2100-01-01T00:00:00Z"),
+        "/orders".to_owned(),
+    ] {
+        let mut request = Request::get(&path).header("prefer", "wait=0");
+        if !path.contains('?') {
+            request = request.header("sync-token", token);
+        }
+        let behind = world.ask(request.body(Body::empty()).unwrap()).await;
+        let behind = behind.expect(StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(behind.json()["code"], "read-model-behind", "{path}");
+        assert_eq!(behind.header("preference-applied"), "wait=0");
+        let (_, position) = behind
+            .header("read-model-position")
+            .split_once(':')
+            .unwrap();
+        assert_eq!(position, "1", "{path}");
+        let lag = behind.header("read-model-lag-seconds");
+        assert!(lag.parse::<f64>().is_ok(), "{path}: {lag}");
+        if path.ends_with("min_version=2") {
+            assert_eq!(behind.json()["known_version"], 1);
+        }
+    }
+}
+
+/// A wait as long as a request may take would end as `timeout`, which does not say what is wrong.
+#[tokio::test]
+async fn no_wait_outlasts_the_time_that_a_request_may_take() {
+    let config = ApiConfig {
+        request_timeout: Duration::from_secs(6),
+        read_patience: Duration::from_secs(60),
+        prefer_wait_max: Duration::from_secs(60),
+        ..config()
+    };
+    let world = World::with(config);
+    let id = world.place().await;
+    world.projector.pause(Projection::Orders).unwrap();
+    let written = world
+        .post(&format!("/orders/{id}/confirm"), &json!({}))
+        .await;
+    let token = written.header("sync-token");
+    let served = world.serve().await;
+    let ask = async |prefer: &str| {
+        let request = format!(
+            "GET /orders/{id} HTTP/1.1\r\nhost: it\r\nconnection: close\r\nsync-token: {token}\r\n{prefer}\r\n"
+        );
+        exchange(&served, request.as_bytes()).await
+    };
+    // Whether the client prefers more than there is, more than a number of 32 bits, or nothing.
+    let (preferred, endless, patient) = tokio::join!(
+        ask("prefer: wait=60\r\n"),
+        ask("prefer: wait=99999999999\r\n"),
+        ask("")
+    );
+    for answer in [&preferred, &endless, &patient] {
+        assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+        assert!(answer.contains("\"read-model-behind\""), "{answer}");
+    }
+    for answer in [&preferred, &endless] {
+        assert!(
+            answer.contains("preference-applied: wait=5\r\n"),
+            "{answer}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn caches_ask_for_orders_again_and_keep_nothing_else() {
+    let world = World::new();
+    let id = world.place().await;
+    let order = format!("/orders/{id}");
+    world.get(&order).await.expect(StatusCode::OK);
+    let (asked, kept_nowhere) = ("private, no-cache", "no-store");
+    for (path, expected) in [
+        (order.clone(), asked),
+        (format!("{order}?at_version=1"), asked),
+        ("/orders".to_owned(), asked),
+        (format!("{order}/events"), kept_nowhere),
+        (format!("{order}?at_version=9"), kept_nowhere),
+        ("/orders/none".to_owned(), kept_nowhere),
+        ("/orders?limit=0".to_owned(), kept_nowhere),
+        ("/projections".to_owned(), kept_nowhere),
+        ("/projections/orders/parked".to_owned(), kept_nowhere),
+        ("/outbox".to_owned(), kept_nowhere),
+        ("/readyz".to_owned(), kept_nowhere),
+        ("/metrics".to_owned(), kept_nowhere),
+        ("/nowhere".to_owned(), kept_nowhere),
+        ("/docs/index.html".to_owned(), "public, max-age=3600"),
+    ] {
+        let answer = world.get(&path).await;
+        assert_eq!(answer.header("cache-control"), expected, "{path}");
+    }
+    let refused = world.post("/orders", &json!({})).await;
+    assert_eq!(refused.header("cache-control"), kept_nowhere);
+}
+
+#[tokio::test]
+async fn how_long_a_key_is_remembered_is_published() {
+    let world = World::with(ApiConfig {
+        idempotency_retention: Duration::from_secs(7200),
+        ..config()
+    });
+    let ready = world.get("/readyz?verbose").await.expect(StatusCode::OK);
+    let published = "[i]idempotency_retention_seconds 7200\n";
+    assert!(ready.text.contains(published), "{}", ready.text);
 }

@@ -365,6 +365,19 @@ impl Config {
         within("api.drain_timeout_ms", api.drain_timeout_ms, 0, 600_000)?;
         within("api.reader_threads", api.reader_threads as u64, 0, 1_024)?;
         within("api.read_patience_ms", api.read_patience_ms, 0, 600_000)?;
+        let request_timeout = Duration::from_millis(api.request_timeout_ms);
+        let longest_wait = ApiConfig::longest_wait(request_timeout);
+        if Duration::from_millis(api.read_patience_ms) > longest_wait {
+            return Err(usage!(
+                "configuration: `api.read_patience_ms` is {} ({}), at most {} leave time for an answer within \
+                 `api.request_timeout_ms`, which is {} ({})",
+                api.read_patience_ms,
+                source("api.read_patience_ms"),
+                longest_wait.as_millis(),
+                api.request_timeout_ms,
+                source("api.request_timeout_ms"),
+            ));
+        }
         if let Err(error) = self.outbox.validate() {
             return Err(usage!("configuration: {error}"));
         }

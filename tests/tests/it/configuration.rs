@@ -184,6 +184,19 @@ fn a_value_that_cannot_be_is_refused_with_its_source() {
         ];
         assert_refused(&config(None, &variables, &[]), &[setting]);
     }
+    // A wait that ends behind the request's own time.
+    assert_refused(
+        &config(
+            None,
+            &[("ORDER_SERVICE__API__REQUEST_TIMEOUT_MS", "600")],
+            &[],
+        ),
+        &[
+            "`api.read_patience_ms` is 1000",
+            "at most 500",
+            "ORDER_SERVICE__API__REQUEST_TIMEOUT_MS",
+        ],
+    );
     assert_refused(
         &config(None, &[("ORDER_SERVICE__LISTEN", "nowhere")], &[]),
         &["`listen`", "ORDER_SERVICE__LISTEN"],
