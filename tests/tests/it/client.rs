@@ -1,5 +1,7 @@
 //! A client of the REST interface: what it sends is what a user's program sends, what it gets is kept whole.
 
+use std::net::SocketAddr;
+
 use reqwest::header::HeaderMap;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -139,12 +141,17 @@ impl Request {
 
 impl Client {
     pub(crate) fn of(service: &Service) -> Self {
+        Self::at(service.address())
+    }
+
+    /// A client of whatever listens there.
+    pub(crate) fn at(address: SocketAddr) -> Self {
         let http = reqwest::Client::builder()
             .build()
             .expect("a client needs nothing");
         Self {
             http,
-            base: service.url(""),
+            base: format!("http://{address}"),
         }
     }
 

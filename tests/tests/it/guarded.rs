@@ -202,3 +202,51 @@ async fn tokens_open_what_they_should_and_no_message_shows_one() {
     }
     assert!(!messages.contains("guessed-only"));
 }
+
+#[tokio::test]
+async fn with_a_listener_of_their_own_the_operators_endpoints_are_nowhere_else() {
+    let data = tempfile::tempdir().expect("a temporary directory");
+    let arguments = ["--admin-listen", "127.0.0.1:0"];
+    let service = Service::start(data.path(), &arguments);
+    let public = Client::of(&service);
+    let admin = Client::at(service.admin_address());
+    let placed = public.place(&an_order()).await;
+    let order = format!("/orders/{}", placed.id());
+
+    for path in [
+        "/projections",
+        "/projections/orders/parked",
+        "/outbox",
+        "/outbox/dead",
+    ] {
+        let nowhere = public.get(path).send().await.expect(404);
+        assert_eq!(nowhere.problem(), "not-found", "{path}");
+        admin.get(path).send().await.expect(200);
+    }
+    for path in [
+        "/projections/sku_demand/pause",
+        "/projections/sku_demand/resume",
+        "/projections/sku_demand/parked/redrive",
+        "/outbox/dead/redrive",
+        "/outbox/enable",
+        "/log/rotate",
+    ] {
+        let nowhere = public.post(path).send().await.expect(404);
+        assert_eq!(nowhere.problem(), "not-found", "{path}");
+        admin.post(path).send().await.expect(200);
+    }
+    // Clients are served here, operators there, and whoever only looks at both.
+    public.order_after(&placed).await;
+    for path in [order.as_str(), "/orders", "/events", "/openapi.json"] {
+        let nowhere = admin.get(path).send().await.expect(404);
+        assert_eq!(nowhere.problem(), "not-found", "{path}");
+    }
+    let refused = admin.post("/orders").json(&an_order()).send().await;
+    assert_eq!(refused.expect(404).problem(), "not-found");
+    for client in [&public, &admin] {
+        for path in ["/livez", "/readyz", "/healthz", "/metrics"] {
+            client.get(path).send().await.expect(200);
+        }
+    }
+    assert!(service.terminate().success());
+}

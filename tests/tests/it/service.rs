@@ -183,6 +183,17 @@ impl Service {
         self.address
     }
 
+    /// The address where it serves operators apart, if it was told to.
+    pub(crate) fn admin_address(&self) -> SocketAddr {
+        const WORDS: &str = "operators' endpoints on http";
+        self.wait_for_message(WORDS);
+        let messages = self.messages();
+        let mut lines = messages.lines();
+        lines
+            .find_map(|line| address_behind(line, WORDS))
+            .expect("the message has an address")
+    }
+
     /// The process id.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
@@ -306,7 +317,12 @@ fn follow(child: &mut Child, messages: Arc<Mutex<Vec<String>>>) -> Receiver<Sock
 }
 
 fn address_in(line: &str) -> Option<SocketAddr> {
-    let rest = line.split_once("listening on http")?.1;
+    address_behind(line, "listening on http")
+}
+
+/// The address behind `words`, which end in `http`.
+fn address_behind(line: &str, words: &str) -> Option<SocketAddr> {
+    let rest = line.split_once(words)?.1;
     let rest = rest.strip_prefix('s').unwrap_or(rest).strip_prefix("://")?;
     let end = rest.find(|letter: char| !(letter.is_ascii_digit() || ".:".contains(letter)))?;
     rest[..end].parse().ok()
