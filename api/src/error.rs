@@ -87,8 +87,6 @@ problem_kinds! {
     AlreadyPlaced = CONFLICT, "already-placed", "The order exists already";
     /// The last line of an order cannot be removed. Cancel the order instead.
     LastLine = CONFLICT, "last-line", "An order keeps at least one line";
-    /// The first request with this `Idempotency-Key` is still running. Ask again in a moment.
-    IdempotencyInFlight = CONFLICT, "idempotency-in-flight", "A request with this key is running";
     /// The event is not dead: it is being tried again by itself.
     EventNotDead = CONFLICT, "event-not-dead", "The event is not dead";
     /// The projection's tables, or what is being done to them, do not allow this now; `detail` says why. Nothing changed.
@@ -192,7 +190,6 @@ impl Problem {
             | ProblemKind::PartitionUnavailable
             | ProblemKind::OrderParked
             | ProblemKind::ProjectorHalted => Some(RETRY_AFTER_REPAIR),
-            ProblemKind::IdempotencyInFlight => Some(RETRY_AFTER),
             _ if kind.status() == StatusCode::SERVICE_UNAVAILABLE => Some(RETRY_AFTER),
             _ => None,
         };
@@ -397,7 +394,6 @@ impl From<CommandError> for Problem {
                 problem
             }
             CommandError::IdempotencyMismatch => Self::new(ProblemKind::IdempotencyMismatch, told),
-            CommandError::IdempotencyInFlight => Self::new(ProblemKind::IdempotencyInFlight, told),
             CommandError::Overloaded { retry_after, .. } => {
                 let mut problem = Self::new(ProblemKind::Overloaded, told);
                 problem.0.retry_after = Some(retry_after);
@@ -434,7 +430,7 @@ mod tests {
              Every failure is answered with `application/problem+json` (RFC 9457). `code` is stable and is what a \
              program should look at; `type` is `urn:order-service:problem:<code>`; `title` and `detail` are for \
              people. `errors` lists places in the body as JSON pointers (RFC 6901), `request_id` is also in the \
-             answer's `X-Request-Id`. Every 503, and 409 `idempotency-in-flight`, has `Retry-After`.\n\n\
+             answer's `X-Request-Id`. Every 503 has `Retry-After`.\n\n\
              This page is written from `api/src/error.rs` and checked by its tests.\n\n\
              | status | code | title | what it means |\n|---|---|---|---|\n",
         );

@@ -27,9 +27,6 @@ pub enum CommandError {
     /// The key was used for another request.
     #[error("the idempotency key was used for another request")]
     IdempotencyMismatch,
-    /// The same key is being worked on right now.
-    #[error("a request with this idempotency key is running")]
-    IdempotencyInFlight,
     /// The partition's queue is full.
     #[error("partition {partition}: {depth} commands are waiting")]
     Overloaded {

@@ -21,7 +21,6 @@ pub(crate) enum Ending {
     Rejected,
     VersionMismatch,
     IdempotencyMismatch,
-    IdempotencyInFlight,
     Overloaded,
     ProjectorBehind,
     StorageFull,
@@ -34,13 +33,12 @@ pub(crate) enum Ending {
 }
 
 impl Ending {
-    const ALL: [(Self, &'static str); 14] = [
+    const ALL: [(Self, &'static str); 13] = [
         (Self::Accepted, "accepted"),
         (Self::Replayed, "replayed"),
         (Self::Rejected, "rejected"),
         (Self::VersionMismatch, "version_mismatch"),
         (Self::IdempotencyMismatch, "idempotency_mismatch"),
-        (Self::IdempotencyInFlight, "idempotency_in_flight"),
         (Self::Overloaded, "overloaded"),
         (Self::ProjectorBehind, "projector_behind"),
         (Self::StorageFull, "storage_full"),
@@ -64,7 +62,6 @@ impl Ending {
             CommandError::Rejected { .. } => Self::Rejected,
             CommandError::VersionMismatch { .. } => Self::VersionMismatch,
             CommandError::IdempotencyMismatch => Self::IdempotencyMismatch,
-            CommandError::IdempotencyInFlight => Self::IdempotencyInFlight,
             CommandError::Overloaded { .. } => Self::Overloaded,
             CommandError::ProjectorBehind { .. } => Self::ProjectorBehind,
             CommandError::StorageFull { .. } => Self::StorageFull,
