@@ -44,6 +44,10 @@ async fn a_forged_token_is_refused_or_waits_in_vain() {
         let request = request.header("prefer", "wait=0");
         world.ask(request.body(Body::empty()).unwrap()).await
     };
+    world
+        .get(&format!("/orders/{id}"))
+        .await
+        .expect(StatusCode::OK);
     // Every partition there is, at a place that is written: the seal is right.
     for path in &paths {
         for partition in 0..2 {
