@@ -25,7 +25,7 @@ pub struct ApiConfig {
     /// How long a read waits by itself for the read model to catch up with what it depends on (a `Sync-Token`, a
     /// `min_version`, an order not seen yet) before it says 503 `read-model-behind`. `Prefer: wait=N` replaces it.
     pub read_patience: Duration,
-    /// The longest wait a client may prefer; [`Self::wait_max`] holds it against the time that a request may take.
+    /// The longest wait a client may prefer; no wait is longer than [`Self::longest_wait`].
     pub prefer_wait_max: Duration,
     /// Most feeds (`GET /events`) open at once.
     pub feeds_max: usize,
