@@ -59,9 +59,16 @@ struct Arguments {
     /// The 99th percentile that every operation must keep in a ramp, in milliseconds.
     #[arg(long, default_value_t = 20.0, value_name = "MS")]
     p99_max: f64,
-    /// The projector lag that must be kept in a ramp, in seconds; read from the service's /metrics.
+    /// The projector lag that must be kept in a ramp, in seconds; read from the service's /metrics, or from --metrics-url.
     #[arg(long, default_value_t = 1.0, value_name = "SECONDS")]
     lag_max: f64,
+    /// Who tells the projector lag, as http://host:port, if not the service: a projector in a process of its own.
+    #[arg(long, value_name = "URL")]
+    metrics_url: Option<String>,
+    /// A file with the bearer token of every request; otherwise the variable ORDER_SERVICE_TOKEN, if it is set. The token
+    /// needs the scopes of what is asked: write for orders, read for reads and the lag.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
     /// First measure this generator's own ceiling, against a bare server on this machine.
     #[arg(long)]
     ceiling: bool,
@@ -98,6 +105,9 @@ struct Arguments {
     allow_remote: bool,
 }
 
+/// The token of requests, as the service's own commands take it.
+const TOKEN_VARIABLE: &str = "ORDER_SERVICE_TOKEN";
+
 /// How long the read model may take to catch up while a ledger is proven.
 const CATCH_UP: Duration = Duration::from_secs(60);
 
@@ -112,7 +122,15 @@ struct WithCeiling<R> {
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let runtime = Runtime::new().context("start the runtime")?;
-    let target = Target::parse(&arguments.url, arguments.allow_remote)?;
+    let token = token(&arguments)?;
+    let parse = |url: &str| {
+        let target = Target::parse(url, arguments.allow_remote)?;
+        match &token {
+            Some(token) => target.with_token(token),
+            None => Ok(target),
+        }
+    };
+    let target = parse(&arguments.url)?;
     if let Some(path) = &arguments.prove_ledger {
         return runtime.block_on(prove(&arguments, &target, path));
     }
@@ -129,6 +147,8 @@ fn main() -> anyhow::Result<()> {
         bulk_lines: arguments.bulk_lines,
         idempotency_keys: arguments.idempotency_keys,
         read_back: arguments.read_back,
+        known: Vec::new(),
+        metrics: arguments.metrics_url.as_deref().map(parse).transpose()?,
         seed: arguments.seed,
     };
     let ceiling = if arguments.ceiling {
@@ -149,6 +169,19 @@ fn main() -> anyhow::Result<()> {
     } else {
         bear(&arguments, config, ceiling, &runtime)
     }
+}
+
+/// The token of every request, if there is to be one.
+fn token(arguments: &Arguments) -> anyhow::Result<Option<String>> {
+    let token = match &arguments.token_file {
+        Some(path) => Some(
+            std::fs::read_to_string(path)
+                .with_context(|| format!("read the token in {}", path.display()))?,
+        ),
+        None => std::env::var(TOKEN_VARIABLE).ok(),
+    };
+    let token = token.map(|token| token.trim().to_owned());
+    Ok(token.filter(|token| !token.is_empty()))
 }
 
 /// One run.

@@ -6,7 +6,7 @@ use anyhow::Context;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::{CONTENT_TYPE, HOST, HeaderMap};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -45,7 +45,7 @@ impl NoAnswer {
     }
 }
 
-/// What is to be sent; `Host` is added.
+/// What is to be sent; `Host` is added, and `Authorization` if the target has one.
 #[derive(Debug)]
 pub(super) struct Ask {
     pub(super) method: Method,
@@ -125,6 +125,9 @@ impl Connection {
             .method(ask.method)
             .uri(format!("{}{}", self.target.base, ask.path))
             .header(HOST, &self.target.host);
+        if let Some(authorization) = &self.target.authorization {
+            request = request.header(AUTHORIZATION, authorization);
+        }
         let names_its_type = ask.headers.iter().any(|(name, _)| CONTENT_TYPE == *name);
         for (name, value) in ask.headers {
             request = request.header(name, value);

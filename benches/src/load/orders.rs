@@ -33,6 +33,15 @@ pub(super) struct KnownOrders {
 }
 
 impl KnownOrders {
+    /// These, of which nothing is known but that they can be read.
+    pub(super) fn of(mut readable: Vec<String>) -> Self {
+        readable.truncate(READABLE_MAX);
+        Self {
+            readable,
+            open: VecDeque::new(),
+        }
+    }
+
     /// Remembers a new order.
     pub(super) fn made(&mut self, order: OpenOrder, chance: &mut Chance) {
         if self.readable.len() < READABLE_MAX {
@@ -110,6 +119,16 @@ mod tests {
         orders.reopen(order(2));
         assert_eq!(orders.take_cancellable(), Some(order(2)));
         assert_eq!(orders.open.len(), 1);
+    }
+
+    #[test]
+    fn an_order_that_was_there_before_is_read_and_not_taken_further() {
+        let mut orders = KnownOrders::of(vec!["7".to_owned()]);
+        let mut chance = Chance::new(1);
+        assert_eq!(orders.any(&mut chance), Some("7".to_owned()));
+        assert_eq!(orders.take_open(), None);
+        let many = (0..=READABLE_MAX).map(|id| id.to_string()).collect();
+        assert_eq!(KnownOrders::of(many).readable.len(), READABLE_MAX);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use super::metrics::{lag_seconds, longest_lag, metrics_of};
-use super::{LoadConfig, LoadReport, run};
+use super::{LoadConfig, LoadReport, OperationReport, Target, run};
 
 /// Requests that an operation needs in a step for its 99th percentile to mean anything.
 const REQUESTS_MIN: u64 = 100;
@@ -50,7 +50,8 @@ pub struct Step {
     pub rate: f64,
     /// Requests a second that succeeded.
     pub succeeded_per_second: f64,
-    /// The 99th percentile of the slowest operation, in milliseconds.
+    /// The 99th percentile of the slowest operation, in milliseconds; of those with too few requests for one, where there
+    /// is no other, the slowest of all. 0 if nothing was timed, and then the step does not hold.
     pub p99_ms: f64,
     /// The longest projector lag seen, in seconds; `None` if the service tells none.
     pub lag_seconds: Option<f64>,
@@ -77,27 +78,21 @@ pub struct RampReport {
     pub knee: Option<f64>,
     /// Whether the highest rate allowed still held: the knee lies above it.
     pub reached_the_end: bool,
+    /// Whether the lag was told in every step that held: only then is its bound known to be kept.
+    pub lag_known: bool,
 }
 
 impl Step {
     fn of(report: &LoadReport, lag_seconds: Option<f64>, bounds: &Bounds) -> Self {
-        let sum = |count: fn(&super::OperationReport) -> u64| {
-            report.operations.iter().map(count).sum::<u64>()
-        };
+        let sum =
+            |count: fn(&OperationReport) -> u64| report.operations.iter().map(count).sum::<u64>();
         let refused =
             sum(|it| it.refused_with_retry_after) + sum(|it| it.refused_without_retry_after);
-        let slowest_us = report
-            .operations
-            .iter()
-            .filter(|operation| operation.requests >= REQUESTS_MIN)
-            .filter_map(|operation| operation.latency)
-            .map(|latency| latency.p99_us)
-            .max()
-            .unwrap_or(0);
+        let slowest_us = slowest_us(&report.operations);
         let mut step = Self {
             rate: report.rate,
             succeeded_per_second: report.succeeded_per_second,
-            p99_ms: Duration::from_micros(slowest_us).as_secs_f64() * 1_000.0,
+            p99_ms: Duration::from_micros(slowest_us.unwrap_or(0)).as_secs_f64() * 1_000.0,
             lag_seconds,
             kept_up: report.kept_up(),
             refused,
@@ -105,6 +100,9 @@ impl Step {
             objections: Vec::new(),
         };
         step.objections = step.objections(bounds);
+        if slowest_us.is_none() {
+            step.objections.push("nothing was timed".to_owned());
+        }
         step
     }
 
@@ -141,6 +139,19 @@ impl Step {
         }
         objections
     }
+}
+
+/// The 99th percentile of the slowest operation. Few requests say nothing of it: they count only where no operation has
+/// many, and then by the slowest of them, which is no less.
+fn slowest_us(operations: &[OperationReport]) -> Option<u64> {
+    let many = operations
+        .iter()
+        .filter(|operation| operation.requests >= REQUESTS_MIN)
+        .filter_map(|operation| operation.latency)
+        .map(|latency| latency.p99_us)
+        .max();
+    let few = operations.iter().filter_map(|operation| operation.latency);
+    many.or_else(|| few.map(|latency| latency.max_us).max())
 }
 
 impl Ramp {
@@ -189,6 +200,10 @@ impl RampReport {
             bounds,
             ramp,
             reached_the_end: lowest_failing(&steps).is_none(),
+            lag_known: steps
+                .iter()
+                .filter(|step| step.holds())
+                .all(|step| step.lag_seconds.is_some()),
             knee,
             steps,
         }
@@ -201,7 +216,12 @@ impl RampReport {
             p99_ms_max,
             lag_seconds_max,
         } = self.bounds;
-        let bounds = format!("p99 ≤ {p99_ms_max} ms and lag ≤ {lag_seconds_max} s");
+        let lag = if self.lag_known {
+            format!("lag ≤ {lag_seconds_max} s")
+        } else {
+            "lag UNKNOWN, as /metrics does not tell it".to_owned()
+        };
+        let bounds = format!("p99 ≤ {p99_ms_max} ms and {lag}");
         match self.knee {
             None => format!("no rate tried kept {bounds}"),
             Some(rate) if self.reached_the_end => {
@@ -232,7 +252,7 @@ pub async fn climb(
     let mut steps: Vec<Step> = Vec::new();
     while let Some(rate) = ramp.next(&steps) {
         let (stop, stopped) = watch::channel(false);
-        let lag = tokio::spawn(longest_lag(config.target.clone(), stopped));
+        let lag = tokio::spawn(longest_lag(lag_source(config).clone(), stopped));
         let report = run(
             LoadConfig {
                 rate,
@@ -251,11 +271,16 @@ pub async fn climb(
     Ok(RampReport::of(ramp, bounds, steps))
 }
 
+/// Who tells the lag.
+fn lag_source(config: &LoadConfig) -> &Target {
+    config.metrics.as_ref().unwrap_or(&config.target)
+}
+
 /// Waits until the service has applied what it acknowledged, so that one step does not pay for another.
 async fn settle(config: &LoadConfig) -> anyhow::Result<()> {
     let deadline = Instant::now() + SETTLE_MAX;
     loop {
-        let lag = metrics_of(&config.target)
+        let lag = metrics_of(lag_source(config))
             .await
             .ok()
             .and_then(|metrics| lag_seconds(&metrics));
@@ -272,6 +297,7 @@ async fn settle(config: &LoadConfig) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::connection::NoAnswer;
     use super::*;
 
     const BOUNDS: Bounds = Bounds {
@@ -365,5 +391,43 @@ mod tests {
             ..step(1_000.0, 20.0)
         };
         assert_eq!(silent.objections(&BOUNDS), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_bound_that_nobody_looked_at_is_not_said_to_be_kept() {
+        let told = RampReport::of(RAMP, BOUNDS, climbed(5_200.0));
+        assert!(told.lag_known);
+        assert!(told.verdict().contains("lag ≤ 1 s"), "{}", told.verdict());
+        let mut steps = climbed(5_200.0);
+        steps[0].lag_seconds = None;
+        let silent = RampReport::of(RAMP, BOUNDS, steps);
+        assert_eq!(silent.knee, told.knee);
+        let verdict = silent.verdict();
+        assert!(
+            verdict.contains("lag UNKNOWN") && !verdict.contains("lag ≤"),
+            "{verdict}"
+        );
+    }
+
+    /// An operation with so many requests, nearly all of 1 ms and the slowest of `max_us`.
+    fn operation(requests: u64, max_us: u64) -> OperationReport {
+        let mut recording = super::super::outcome::Recording::new();
+        for number in 0..requests {
+            let us = if number == 0 { max_us } else { 1_000 };
+            let late: Result<_, NoAnswer> = Err(NoAnswer::TimedOut);
+            recording.record(Duration::from_micros(us), &late);
+        }
+        recording.report("create")
+    }
+
+    #[test]
+    fn few_requests_are_judged_by_the_slowest_and_not_by_nothing() {
+        let few = operation(REQUESTS_MIN - 1, 64_000);
+        assert!(slowest_us(std::slice::from_ref(&few)) >= Some(64_000));
+        // Beside an operation with many they say nothing.
+        let many = operation(2 * REQUESTS_MIN, 64_000);
+        let p99 = slowest_us(&[few, many]);
+        assert!(p99 < Some(2_000), "{p99:?}");
+        assert_eq!(slowest_us(&[]), None);
     }
 }

@@ -45,6 +45,10 @@ pub struct LoadConfig {
     /// Whether each new order is read at once, on the same connection, waiting until it is visible. These reads come on top
     /// of the rate.
     pub read_back: bool,
+    /// Orders that are there already: reads choose from these and from what the run makes.
+    pub known: Vec<String>,
+    /// Where the projector's lag is told, if not by the target itself: by a projector in a process of its own.
+    pub metrics: Option<Target>,
     /// Seed of everything random.
     pub seed: u64,
 }
@@ -66,6 +70,8 @@ impl LoadConfig {
             bulk_lines: 20,
             idempotency_keys: false,
             read_back: false,
+            known: Vec::new(),
+            metrics: None,
             seed: 1,
         }
     }
@@ -142,7 +148,7 @@ pub async fn run(config: LoadConfig, ledger: Option<Ledger>) -> anyhow::Result<L
         measured_from: start + config.warm_up,
         measured_until: start + config.warm_up + config.duration,
         tally: Mutex::new(Tally::new(config.duration)),
-        orders: Mutex::new(KnownOrders::default()),
+        orders: Mutex::new(KnownOrders::of(config.known.clone())),
         ledger: ledger.map(Mutex::new),
         answered: AtomicU64::new(0),
         succeeded: AtomicU64::new(0),

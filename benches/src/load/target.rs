@@ -4,6 +4,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 
 use anyhow::Context;
 use hyper::Uri;
+use hyper::header::HeaderValue;
 use hyper::http::uri::Scheme;
 
 /// An address that may be put under load.
@@ -15,6 +16,8 @@ pub struct Target {
     pub host: String,
     /// What stands before `/orders`: empty, or a path without a slash at its end.
     pub base: String,
+    /// The `Authorization` header, where the service wants one. Marked as a secret: nothing prints it.
+    pub authorization: Option<HeaderValue>,
 }
 
 impl Target {
@@ -56,6 +59,21 @@ impl Target {
             address,
             host: authority.as_str().to_owned(),
             base: uri.path().trim_end_matches('/').to_owned(),
+            authorization: None,
+        })
+    }
+
+    /// The same, with a bearer token in every request.
+    ///
+    /// # Errors
+    /// If the token cannot be in a header.
+    pub fn with_token(self, token: &str) -> anyhow::Result<Self> {
+        let mut authorization = HeaderValue::try_from(format!("Bearer {token}"))
+            .map_err(|_| anyhow::anyhow!("the token has characters that no header may have"))?;
+        authorization.set_sensitive(true);
+        Ok(Self {
+            authorization: Some(authorization),
+            ..self
         })
     }
 }
@@ -83,6 +101,16 @@ mod tests {
                 .port(),
             8080
         );
+    }
+
+    #[test]
+    fn a_token_is_sent_and_not_shown() {
+        let target = Target::parse("http://127.0.0.1:8080", false).unwrap();
+        let target = target.with_token("secret").unwrap();
+        assert_eq!(target.authorization.as_ref().unwrap(), "Bearer secret");
+        assert!(!format!("{target:?}").contains("secret"), "{target:?}");
+        let refusal = target.with_token("two\nlines").unwrap_err().to_string();
+        assert!(!refusal.contains("lines"), "{refusal}");
     }
 
     #[test]
