@@ -10,6 +10,10 @@ use clap::Parser;
 use order_benches::reference::{BareFile, GroupCommit, Server, router};
 use tokio::signal::unix::{SignalKind, signal};
 
+/// That of the service, so that their ratio is not that of two allocators.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The bare HTTP reference; ends at SIGTERM.
 #[derive(Debug, Parser)]
 struct Arguments {

@@ -36,7 +36,7 @@ struct Arguments {
     /// The service; by default the program beside this one.
     #[arg(long, value_name = "PROGRAM")]
     service: Option<PathBuf>,
-    /// A further argument of every service, for example --service-argument=--log-level=warn.
+    /// A further argument of every service, for example --service-argument=--log-filter=warn.
     #[arg(
         long = "service-argument",
         value_name = "ARGUMENT",
@@ -92,6 +92,7 @@ fn main() -> anyhow::Result<()> {
         Some(GeneratorName::Own) => Generator::Own,
     };
     let evidence = compare(&CompareConfig {
+        command: std::env::args().collect(),
         service,
         service_arguments: arguments.service_arguments,
         bare,

@@ -13,7 +13,7 @@ use super::contestant::Programs;
 use super::process::Process;
 use crate::load::{LoadConfig, Mix, run};
 
-/// How long the ceiling is measured, after as long a warm-up.
+/// How long the ceiling is measured at most, after as long a warm-up.
 const DURATION: Duration = Duration::from_secs(3);
 
 /// Above this part of its ceiling a generator may be what limits a figure.
@@ -82,8 +82,8 @@ pub fn ceiling(bare: &Path, config: &LoadConfig, runtime: &Runtime) -> anyhow::R
     let report = runtime.block_on(run(
         LoadConfig {
             rate: 0.0,
-            warm_up: DURATION,
-            duration: DURATION,
+            warm_up: DURATION.min(config.duration),
+            duration: DURATION.min(config.duration),
             requests_max: u64::MAX,
             mix,
             read_back: false,

@@ -34,6 +34,8 @@ pub struct Service {
     pub shards: u16,
     /// Whether the outbox tells a file what happened, as it does when nothing is configured.
     pub outbox: bool,
+    /// Whether the projector is a process of its own, beside the one that is asked.
+    pub split: bool,
 }
 
 impl Service {
@@ -47,6 +49,7 @@ impl Service {
             partitions: 4,
             shards: 1,
             outbox: true,
+            split: false,
         }
     }
 
@@ -70,6 +73,15 @@ impl Service {
         }
     }
 
+    /// The same as `order-service api` and `order-service projector` on one data directory.
+    #[must_use]
+    pub const fn in_two_processes(self) -> Self {
+        Self {
+            split: true,
+            ..self
+        }
+    }
+
     /// The same without an outbox.
     #[must_use]
     pub const fn without_outbox(self) -> Self {
@@ -88,7 +100,7 @@ impl Contestant {
             Self::Bare => "bare axum".to_owned(),
             Self::BareDurable => "bare axum + group commit".to_owned(),
             Self::Service(service) => format!(
-                "{}{}, {}, {} partition{}, {} file{}",
+                "{}{}, {}, {} partition{}, {} file{}{}",
                 service.store.name(),
                 if service.group_commit {
                     ""
@@ -100,18 +112,19 @@ impl Contestant {
                 plural(service.partitions),
                 service.shards,
                 plural(service.shards),
+                if service.split { ", two processes" } else { "" },
             ),
         }
     }
 
-    /// The program with its arguments.
+    /// The program with its arguments: the one that answers on `listen`.
     pub(super) fn command_line(
         &self,
         programs: &Programs,
         data: &Path,
         listen: SocketAddr,
-    ) -> (PathBuf, Vec<OsString>) {
-        let listen: [OsString; 2] = ["--listen".into(), listen.to_string().into()];
+    ) -> CommandLine {
+        let listen = listen_on(listen);
         match self {
             Self::Bare => (programs.bare.clone(), listen.into()),
             Self::BareDurable => {
@@ -122,8 +135,9 @@ impl Contestant {
                 )
             }
             Self::Service(service) => {
+                let part = if service.split { "api" } else { "serve" };
                 let mut arguments: Vec<OsString> =
-                    vec!["serve".into(), "--data-dir".into(), data.into()];
+                    vec![part.into(), "--data-dir".into(), data.into()];
                 arguments.extend(listen);
                 for (flag, value) in [
                     ("--store", service.store.name().to_owned()),
@@ -145,6 +159,36 @@ impl Contestant {
             }
         }
     }
+
+    /// The process that runs beside it, on an address of its own, if there is one: it is started first, and waits.
+    pub(super) fn companion(
+        &self,
+        programs: &Programs,
+        data: &Path,
+        listen: SocketAddr,
+    ) -> Option<CommandLine> {
+        let Self::Service(service) = self else {
+            return None;
+        };
+        service.split.then(|| {
+            let mut arguments: Vec<OsString> =
+                vec!["projector".into(), "--data-dir".into(), data.into()];
+            arguments.extend(listen_on(listen));
+            arguments.extend([
+                "--read-model-shards".into(),
+                service.shards.to_string().into(),
+            ]);
+            arguments.extend(programs.service_arguments.iter().map(OsString::from));
+            (programs.service.clone(), arguments)
+        })
+    }
+}
+
+/// A program with its arguments.
+pub(super) type CommandLine = (PathBuf, Vec<OsString>);
+
+fn listen_on(address: SocketAddr) -> [OsString; 2] {
+    ["--listen".into(), address.to_string().into()]
 }
 
 fn plural(count: u16) -> &'static str {
@@ -164,21 +208,50 @@ pub(super) struct Programs {
 mod tests {
     use super::*;
 
+    fn words((_, arguments): CommandLine) -> String {
+        let words: Vec<_> = arguments.iter().map(|it| it.to_str().unwrap()).collect();
+        words.join(" ")
+    }
+
+    #[test]
+    fn two_processes_are_started_on_one_data_directory_and_addresses_of_their_own() {
+        let split = Contestant::Service(Service::on(Store::Segmented).in_two_processes());
+        let programs = Programs {
+            service: "order-service".into(),
+            service_arguments: vec!["--log-filter=warn".to_owned()],
+            bare: "bare-http".into(),
+        };
+        let [first, second] = ["127.0.0.1:9", "127.0.0.1:10"].map(|it| it.parse().unwrap());
+        let api = words(split.command_line(&programs, Path::new("d"), first));
+        assert!(
+            api.starts_with("api --data-dir d --listen 127.0.0.1:9 "),
+            "{api}"
+        );
+        let projector = split.companion(&programs, Path::new("d"), second);
+        assert_eq!(
+            projector.map(words).as_deref(),
+            Some(
+                "projector --data-dir d --listen 127.0.0.1:10 --read-model-shards 1 --log-filter=warn"
+            )
+        );
+        let one = Contestant::Service(Service::on(Store::Segmented));
+        assert!(one.companion(&programs, Path::new("d"), second).is_none());
+        assert_ne!(one.name(), split.name());
+    }
+
     #[test]
     fn the_naive_baseline_is_started_as_such() {
         let naive = Contestant::Service(Service::naive().without_outbox());
         let programs = Programs {
             service: "order-service".into(),
-            service_arguments: vec!["--log-level".to_owned(), "warn".to_owned()],
+            service_arguments: vec!["--log-filter".to_owned(), "warn".to_owned()],
             bare: "bare-http".into(),
         };
         let listen = "127.0.0.1:9".parse().unwrap();
-        let (_, arguments) = naive.command_line(&programs, Path::new("d"), listen);
-        let arguments: Vec<&str> = arguments.iter().map(|a| a.to_str().unwrap()).collect();
         assert_eq!(
-            arguments.join(" "),
+            words(naive.command_line(&programs, Path::new("d"), listen)),
             "serve --data-dir d --listen 127.0.0.1:9 --store jsonl --durability always --group-commit off \
-             --partitions 1 --read-model-shards 1 --outbox-sink none --log-level warn"
+             --partitions 1 --read-model-shards 1 --outbox-sink none --log-filter warn"
         );
         assert_eq!(
             naive.name(),

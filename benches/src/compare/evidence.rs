@@ -8,6 +8,7 @@ use anyhow::Context;
 use serde::Serialize;
 
 use super::experiment::Experiment;
+use super::origin::Origin;
 use super::verdict::{Verdict, Winner};
 use crate::load::{LoadReport, RampReport};
 use crate::machine::{Disturbance, Machine};
@@ -17,6 +18,8 @@ use crate::report::Check;
 /// A whole comparison: one run, on one machine, side by side.
 #[derive(Debug, Serialize)]
 pub struct Evidence {
+    /// The command, the program and the plan.
+    pub origin: Origin,
     /// The machine and the file system.
     pub machine: Machine,
     /// How much of the machine others took meanwhile.
@@ -231,6 +234,9 @@ impl Evidence {
             ));
         }
         writeln!(text, "| setting | value |\n|---|---|")?;
+        for (name, value) in self.origin.rows() {
+            writeln!(text, "| {name} | {value} |")?;
+        }
         for (name, value) in rows {
             writeln!(text, "| {name} | {value} |")?;
         }
@@ -244,28 +250,50 @@ impl Evidence {
         if self.verdicts.is_empty() {
             return Ok(());
         }
-        let count = |winner| {
-            self.verdicts
-                .iter()
-                .filter(|verdict| verdict.winner == winner)
-                .count()
-        };
         writeln!(
             text,
             "\n## The segmented log against JSON lines\n\n\
-             Computed from the tables below: of two contestants that differ in the engine alone, who was better in every \
-             round (where there was only one, by a quarter at least). Of {} figures {} speak for the segmented log, {} for JSON lines, and {} for neither.\n\n\
+             Computed from the tables below: who was better in every round (where there was only one, by a quarter at least)."
+        )?;
+        let mut groups: Vec<Option<&str>> = Vec::new();
+        for verdict in &self.verdicts {
+            if !groups.contains(&verdict.also) {
+                groups.push(verdict.also);
+            }
+        }
+        // What speaks of the engine alone stands first, whatever was asked first.
+        groups.sort_by_key(Option::is_some);
+        for also in groups {
+            self.write_group(also, text)?;
+        }
+        Ok(())
+    }
+
+    /// The verdicts on pairs that differ in the engine, and in what is said besides.
+    fn write_group(&self, also: Option<&str>, text: &mut String) -> std::fmt::Result {
+        let verdicts: Vec<&Verdict> = self.verdicts.iter().filter(|it| it.also == also).collect();
+        let count = |winner| verdicts.iter().filter(|it| it.winner == winner).count();
+        match also {
+            None => writeln!(text, "\n### The engine alone differs\n")?,
+            Some(also) => writeln!(
+                text,
+                "\n### More than the engine differs\n\n\
+                 Besides the engine: {also}. What of it makes which part of a difference is not told here.\n"
+            )?,
+        }
+        writeln!(
+            text,
+            "Of {} figures {} speak for the segmented log, {} for JSON lines, and {} for neither.\n\n\
              | figure | both | segmented | JSON lines | times better | for whom |\n|---|---|---|---|---|---|",
-            self.verdicts.len(),
+            verdicts.len(),
             count(Winner::Segmented),
             count(Winner::JsonLines),
             count(Winner::Neither),
         )?;
-        for verdict in &self.verdicts {
+        for verdict in &verdicts {
             writeln!(text, "{}", verdict.row())?;
         }
-        let better: Vec<String> = self
-            .verdicts
+        let better: Vec<String> = verdicts
             .iter()
             .filter(|verdict| verdict.winner != Winner::Segmented)
             .map(|verdict| format!("{} ({})", verdict.figure, verdict.both))
@@ -285,12 +313,22 @@ impl Evidence {
 #[cfg(test)]
 mod tests {
     use super::super::experiment::{Entrant, Metric};
+    use super::super::plan::Plan;
     use super::super::verdict::Pair;
     use super::*;
 
     const RATE: Metric = Metric::higher("rate", "orders/s");
 
     fn evidence(segmented: f64, json_lines: f64, holds: bool) -> Evidence {
+        evidence_of(segmented, json_lines, holds, None)
+    }
+
+    fn evidence_of(
+        segmented: f64,
+        json_lines: f64,
+        holds: bool,
+        also: Option<&'static str>,
+    ) -> Evidence {
         let experiment = Experiment::run(
             "ingest",
             "Writing",
@@ -307,10 +345,16 @@ mod tests {
             segmented: "segmented".to_owned(),
             json_lines: "jsonl".to_owned(),
             both: "always".to_owned(),
+            also,
             metrics: None,
             goals: Vec::new(),
         };
         Evidence {
+            origin: Origin::of(
+                vec!["compare".to_owned()],
+                Path::new("/nowhere/order-service"),
+                Plan::quick(),
+            ),
             machine: Machine::look(Path::new("/")),
             disturbance: Some(Disturbance {
                 others: 0.5,
@@ -351,6 +395,25 @@ mod tests {
             ),
             "{text}"
         );
+    }
+
+    #[test]
+    fn what_differs_in_more_than_the_engine_is_counted_apart() {
+        let mut both = evidence(20.0, 10.0, true);
+        let naive = evidence_of(20.0, 10.0, true, Some("no group commit"));
+        both.verdicts.splice(0..0, naive.verdicts);
+        let text = both.markdown();
+        let (alone, more) = text
+            .split_once("### More than the engine differs")
+            .expect("the naive way has a section of its own");
+        assert!(
+            more.contains("Besides the engine: no group commit."),
+            "{more}"
+        );
+        for part in [alone, more] {
+            assert!(part.contains("Of 1 figures 1 speak for"), "{text}");
+        }
+        assert!(alone.contains("### The engine alone differs"), "{text}");
     }
 
     #[test]

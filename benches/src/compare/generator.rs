@@ -114,6 +114,14 @@ impl LoadResult {
         }
     }
 
+    /// How many succeed in `time`, going on like this.
+    #[must_use]
+    pub fn in_time(&self, time: Duration) -> u64 {
+        let elapsed = self.elapsed.as_micros().max(1);
+        let count = u128::from(self.succeeded) * time.as_micros() / elapsed;
+        u64::try_from(count).unwrap_or(u64::MAX)
+    }
+
     /// Successes a second.
     #[must_use]
     #[expect(

@@ -10,6 +10,7 @@ use super::checks::{Aftermath, CaughtUp, log_bytes, verify_log, wait_until_caugh
 use super::evidence::Picture;
 use super::experiment::{Entrant, Experiment, Metric, Values};
 use super::program::Comparison;
+use super::redis::{self, Redis};
 use super::rows::rows_of;
 use super::verdict::Pair;
 use super::{Contestant, Generator, Load, LoadResult, Service};
@@ -23,14 +24,18 @@ const OF_BARE: Metric = Metric::higher("of bare axum", "ratio");
 const P50: Metric = Metric::lower("p50", "ms");
 const P99: Metric = Metric::lower("p99", "ms");
 const PROCESSOR: Metric = Metric::lower("processor", "µs an order");
-const MEMORY: Metric = Metric::lower("peak memory", "MiB");
+const MEMORY: Metric = Metric::lower("peak anonymous memory", "MiB");
 const LOG_BYTES: Metric = Metric::lower("log", "bytes an order");
 const CATCH_UP: Metric = Metric::lower("projector behind at the end", "s");
 const READS: Metric = Metric::higher("reads", "a second");
 const READ_PROCESSOR: Metric = Metric::lower("processor", "µs a read");
 
-/// Orders that reading loads read.
-const READ_ORDERS: u64 = 10_000;
+/// What the lab's way has different besides its engine.
+const NAIVE_DIFFERS: &str = "JSON lines have one append and one sync a request (`--group-commit off`), and one \
+                             partition; the segmented log has group commit and four";
+
+/// Orders that Redis is sent before it is measured, and the least that it is measured with.
+const REDIS_WARM_UP_ORDERS: u64 = 10_000;
 
 /// Connections that make them.
 const PREPARING_CONNECTIONS: usize = 64;
@@ -79,11 +84,18 @@ impl Comparison<'_> {
     /// Orders a second, by engine and durability.
     pub(super) fn ask_ingest(&self, connections: usize) -> anyhow::Result<()> {
         let writers = self.config.plan.writers(connections);
+        let is_first = self.config.plan.connections.first() == Some(&connections);
+        let redis = if is_first { self.redis() } else { None };
+        let further = redis
+            .iter()
+            .map(|redis| Entrant::new(redis.name(), move || self.append_to_redis(connections)))
+            .collect();
         let experiment = self.writing(
             "ingest",
             format!("Writing over HTTP, {connections} connections"),
             &writers,
             connections,
+            further,
         )?;
         let mut pairs: Vec<Pair> = writers
             .iter()
@@ -101,10 +113,10 @@ impl Comparison<'_> {
             both: format!(
                 "{connections} connections, every answer durable; JSON lines the lab's way"
             ),
+            also: Some(NAIVE_DIFFERS),
             metrics: Some(COMPARED.to_vec()),
             goals: Vec::new(),
         });
-        let is_first = self.config.plan.connections.first() == Some(&connections);
         let pictures = if is_first {
             vec![
                 Picture::of(
@@ -142,6 +154,7 @@ impl Comparison<'_> {
             format!("Writing by partitions and SQLite files, {connections} connections"),
             &writers,
             connections,
+            Vec::new(),
         )?;
         let picture = Picture::of(
             "partitions",
@@ -154,12 +167,63 @@ impl Comparison<'_> {
         Ok(())
     }
 
-    fn writing(
-        &self,
+    /// Redis, if it is installed; says so if it is not.
+    fn redis(&self) -> Option<Redis> {
+        let redis = Redis::installed();
+        let words = redis.as_ref().map_or_else(
+            || {
+                let words = "LEFT OUT: redis-server or redis-benchmark is not installed";
+                eprintln!("{words}");
+                words.to_owned()
+            },
+            Redis::words,
+        );
+        self.note("Redis", words);
+        redis
+    }
+
+    /// A bare durable append of the same order by somebody else, in the same turn.
+    fn append_to_redis(&self, clients: usize) -> anyhow::Result<Values> {
+        let plan = &self.config.plan;
+        let directory = self.directory()?;
+        let server = redis::Server::start(directory.path())?;
+        let processor_before = server.processor_seconds()?;
+        // Its generator sends a count: that of the warm-up tells how many are as long as a closed loop.
+        let warm_up = server.append(clients, REDIS_WARM_UP_ORDERS)?;
+        let orders = warm_up.in_time(plan.duration);
+        let load = server.append(clients, orders.max(REDIS_WARM_UP_ORDERS))?;
+        let all = warm_up.and(&load);
+        let processor_us = per_order(server.processor_seconds()? - processor_before, &all);
+        let memory_mib = server.peak_memory_mib();
+        let exit = server.stop()?;
+        let bytes = redis::log_bytes(directory.path())?;
+        let restarted = redis::Server::start(directory.path())?;
+        let entries = restarted.entries()?;
+        let exit_again = restarted.stop()?;
+        self.claim(
+            "Redis: as many entries after a restart as were acknowledged, and SIGTERM ends it with 0",
+            entries == all.succeeded && exit.success() && exit_again.success(),
+            format!("{} acknowledged, {entries} entries, {exit}", all.succeeded),
+        );
+        Ok(vec![
+            Some(load.sample().per_second),
+            None,
+            Some(milliseconds(load.p50_us)),
+            Some(milliseconds(load.p99_us)),
+            Some(processor_us),
+            memory_mib,
+            Some(quotient(bytes, entries)),
+            None,
+        ])
+    }
+
+    fn writing<'e>(
+        &'e self,
         key: &'static str,
         title: String,
-        writers: &[Contestant],
+        writers: &'e [Contestant],
         connections: usize,
+        further: Vec<Entrant<'e>>,
     ) -> anyhow::Result<Experiment> {
         // What the bare reference gave in this round, for those that come after it.
         let bare = std::cell::Cell::new(None);
@@ -175,13 +239,16 @@ impl Comparison<'_> {
                     Ok(written.values(bare.get()))
                 })
             })
+            .chain(further)
             .collect();
         Experiment::run(
             key,
             title,
             "`POST /orders` of the documented order in a closed loop: latencies are those at full load. Each run starts empty. \
              Processor time and memory are the service's, from the first request until the last row; the load generator runs \
-             on the same processors. Bytes are the log's, without what is allocated ahead.",
+             on the same processors. Memory is anonymous, beside the page cache and without mapped files. Bytes are the log's, without what is allocated ahead. Redis, \
+             where it takes part, is no order service: it appends the same JSON over a protocol of its own, sent by its own \
+             generator; nothing is parsed, decided or made a row, and its stream is kept in memory.",
             &WRITING,
             self.config.plan.rounds,
             entrants,
@@ -309,7 +376,8 @@ impl Comparison<'_> {
             "reading",
             format!("Reading over HTTP, {connections} connections"),
             format!(
-                "`GET /orders/:id` of {READ_ORDERS} orders in turn, closed loop, nothing written meanwhile."
+                "`GET /orders/:id` of {} orders in turn, closed loop, nothing written meanwhile.",
+                self.config.plan.read_orders
             ),
             &[READS, P50, P99, READ_PROCESSOR],
             self.config.plan.rounds,
@@ -333,7 +401,7 @@ impl Comparison<'_> {
             wait_until_caught_up(&target, &self.runtime)?;
             ids
         } else {
-            (0..READ_ORDERS)
+            (0..plan.read_orders)
                 .map(|number| order_id(number).to_string())
                 .collect()
         };
@@ -364,19 +432,24 @@ impl Comparison<'_> {
     }
 
     /// Makes the orders that are read; returns their ids.
-    fn make_orders(&self, target: &Target, directory: &Path) -> anyhow::Result<Vec<String>> {
+    pub(super) fn make_orders(
+        &self,
+        target: &Target,
+        directory: &Path,
+    ) -> anyhow::Result<Vec<String>> {
+        let orders = self.config.plan.read_orders;
         let path = directory.join("ledger.jsonl");
         let ledger = Ledger::create(&path)?;
         let config = LoadConfig {
             connections: PREPARING_CONNECTIONS,
             duration: Duration::from_secs(600),
-            requests_max: READ_ORDERS,
+            requests_max: orders,
             ..LoadConfig::new(target.clone())
         };
         let report = self.runtime.block_on(run(config, Some(ledger)))?;
         anyhow::ensure!(
-            report.acknowledged_orders == READ_ORDERS,
-            "only {} of {READ_ORDERS} orders were acknowledged:\n{report}",
+            report.acknowledged_orders == orders,
+            "only {} of {orders} orders were acknowledged:\n{report}",
             report.acknowledged_orders
         );
         Ok(Ledger::read(&path)?.into_keys().collect())
@@ -394,6 +467,7 @@ pub(super) fn pair(segmented: Service, what: &str) -> Pair {
         segmented: Contestant::Service(segmented).name(),
         json_lines: Contestant::Service(json_lines).name(),
         both: format!("{what}, {}", segmented.durability),
+        also: None,
         metrics: None,
         goals: if is_as_it_comes {
             vec![(ORDERS.name, 1.0)]

@@ -67,7 +67,8 @@ impl Comparison<'_> {
             ),
             "An open loop: the moment of each request is fixed beforehand, and its latency counts from it. Each order is read \
              back at once with the token of its answer, waiting until it is visible: that counts from the answer, which in \
-             `always` is when the append was durable. With `interval` an order is answered before it is synced, and visible \
+             `always` is when the append was durable. Two processes are `order-service api` and `order-service projector` on \
+             one data directory; their processor time is that of both. With `interval` an order is answered before it is synced, and visible \
              only after.",
             &[VISIBLE_P50, VISIBLE_P99, ANSWER_P50, ANSWER_P99, PROCESSOR],
             plan.rounds,
@@ -184,6 +185,11 @@ impl Comparison<'_> {
                             }))?;
                     let exit = process.stop().with_context(|| format!("end {who}"))?;
                     anyhow::ensure!(exit.success(), "{who} ended with {exit}");
+                    self.claim(
+                        "Knee: the projector's lag was told in every step that held",
+                        report.lag_known,
+                        format!("{who}: {}", report.verdict()),
+                    );
                     let [latency, _] = ramp_curves(&format!("{who}: "), &report);
                     curves.borrow_mut().push(latency);
                     let knee = report.knee;

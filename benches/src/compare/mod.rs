@@ -7,6 +7,7 @@
 
 mod ceiling;
 mod checks;
+mod contention;
 mod contestant;
 mod evidence;
 mod experiment;
@@ -14,9 +15,12 @@ mod generator;
 mod history;
 mod ingest;
 mod lag;
+mod memory;
+mod origin;
 mod plan;
 mod process;
 mod program;
+mod redis;
 mod restart;
 mod rows;
 mod verdict;
@@ -27,6 +31,7 @@ pub use contestant::{Contestant, Service};
 pub use evidence::Evidence;
 pub use experiment::{Better, Contender, Experiment, Figure, Metric, short};
 pub use generator::{Generator, Load, LoadResult};
+pub use origin::Origin;
 pub use plan::{Plan, Question};
 pub use program::{CompareConfig, compare};
 pub use verdict::{Verdict, Winner};

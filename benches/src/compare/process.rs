@@ -1,4 +1,4 @@
-//! A contestant's process: started, waited for, ended; never left behind.
+//! A contestant's process, or its two: started, waited for, ended; never left behind.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -12,7 +12,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::runtime::Runtime;
 
 use super::Contestant;
-use super::contestant::Programs;
+use super::contestant::{CommandLine, Programs};
+use super::memory::MemoryWatch;
 use crate::load::{Target, fetch};
 
 /// How long a start may take: an empty service is ready within milliseconds, one that reads ten million lines is not.
@@ -29,6 +30,9 @@ const TICKS_PER_SECOND: f64 = 100.0;
 #[derive(Debug)]
 pub(super) struct Process {
     child: Child,
+    /// The process beside it, if there is one.
+    companion: Option<Child>,
+    memory: Option<MemoryWatch>,
     pub(super) target: Target,
     /// From its start to its first word that it is ready.
     pub(super) ready_after: Duration,
@@ -46,26 +50,32 @@ impl Process {
     ) -> anyhow::Result<Self> {
         let data = directory.join("data");
         fs::create_dir_all(&data).with_context(|| format!("make {}", data.display()))?;
-        let address = free_address()?;
-        let (program, arguments) = contestant.command_line(programs, &data, address);
+        let [address, beside] = free_addresses()?;
         let output = directory.join("output.log");
         let streams =
             File::create(&output).with_context(|| format!("create {}", output.display()))?;
-        let started = Instant::now();
-        let child = Command::new(&program)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(streams.try_clone()?)
-            .stderr(streams)
-            .spawn()
-            .with_context(|| format!("start {}", program.display()))?;
         let target = Target::parse(&format!("http://{address}"), false)?;
+        let started = Instant::now();
+        let mut companion = contestant
+            .companion(programs, &data, beside)
+            .map(|command_line| spawn(command_line, &streams))
+            .transpose()?;
+        let child = match spawn(contestant.command_line(programs, &data, address), &streams) {
+            Ok(child) => child,
+            Err(error) => {
+                companion.iter_mut().for_each(end_at_once);
+                return Err(error);
+            }
+        };
         let mut process = Self {
             child,
+            companion,
+            memory: None,
             target,
             ready_after: Duration::ZERO,
             output,
         };
+        process.memory = Some(MemoryWatch::start(process.ids().collect())?);
         process.wait_until_ready(runtime)?;
         process.ready_after = started.elapsed();
         Ok(process)
@@ -74,7 +84,8 @@ impl Process {
     fn wait_until_ready(&mut self, runtime: &Runtime) -> anyhow::Result<()> {
         let deadline = Instant::now() + START_MAX;
         loop {
-            if let Some(status) = self.child.try_wait()? {
+            let beside = self.companion.as_mut().map(Child::try_wait).transpose()?;
+            if let Some(status) = self.child.try_wait()?.or(beside.flatten()) {
                 anyhow::bail!(
                     "it ended before it was ready, {status}:\n{}",
                     self.last_words()
@@ -93,48 +104,53 @@ impl Process {
         }
     }
 
-    /// Largest part of memory it ever had, in MiB.
+    /// The most anonymous memory it was seen with, in MiB.
     pub(super) fn peak_memory_mib(&self) -> Option<f64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmHWM:"))?;
-        line.split_whitespace()
-            .next()?
-            .parse::<f64>()
-            .ok()
-            .map(|kib| kib / 1024.0)
+        self.memory.as_ref()?.peak_mib()
+    }
+
+    /// Its anonymous memory, in MiB.
+    pub(super) fn memory_mib(&self) -> Option<f64> {
+        self.memory.as_ref()?.now_mib()
+    }
+
+    fn ids(&self) -> impl Iterator<Item = u32> {
+        let all = [Some(&self.child), self.companion.as_ref()];
+        all.into_iter().flatten().map(Child::id)
     }
 
     /// Processor time it has taken so far, its own and the kernel's for it, in seconds; good to 10 ms.
     pub(super) fn processor_seconds(&self) -> anyhow::Result<f64> {
-        let path = format!("/proc/{}/stat", self.child.id());
-        let stat = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-        processor_ticks(&stat)
-            .map(|ticks| ticks / TICKS_PER_SECOND)
-            .with_context(|| format!("{path} does not tell processor time"))
+        self.ids().map(processor_seconds).sum()
     }
 
     /// Kills it (SIGKILL) and waits until it is gone.
     pub(super) fn kill(mut self) -> anyhow::Result<()> {
-        self.signal(Signal::KILL)?;
-        self.child.wait().context("wait for a killed process")?;
+        for id in self.ids() {
+            send(Signal::KILL, id)?;
+        }
+        let all = [Some(&mut self.child), self.companion.as_mut()];
+        for child in all.into_iter().flatten() {
+            child.wait().context("wait for a killed process")?;
+        }
         Ok(())
     }
 
-    fn signal(&self, signal: Signal) -> anyhow::Result<()> {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        kill_process(pid.context("a process id is above 0")?, signal)
-            .with_context(|| format!("send {signal:?}"))
-    }
-
-    /// Asks it to end and waits for that.
+    /// Asks it to end and waits for that. The status of two processes is that of the one that did not end well.
     pub(super) fn stop(mut self) -> anyhow::Result<ExitStatus> {
-        self.signal(Signal::TERM)?;
+        for id in self.ids() {
+            send(Signal::TERM, id)?;
+        }
         let deadline = Instant::now() + STOP_MAX;
         loop {
-            if let Some(status) = self.child.try_wait()? {
-                return Ok(status);
+            let own = self.child.try_wait()?;
+            let beside = self.companion.as_mut().map(Child::try_wait).transpose()?;
+            match (own, beside) {
+                (Some(own), None) => return Ok(own),
+                (Some(own), Some(Some(beside))) => {
+                    return Ok(if own.success() { beside } else { own });
+                }
+                (None, _) | (Some(_), Some(None)) => {}
             }
             anyhow::ensure!(
                 Instant::now() < deadline,
@@ -156,13 +172,44 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Only after a failure: a stopped process was waited for, and its id may be another's by now.
-        if matches!(self.child.try_wait(), Ok(None))
-            && let Err(error) = self.child.kill().and_then(|()| self.child.wait())
-        {
-            eprintln!("process {} may be left behind: {error}", self.child.id());
-        }
+        let all = [Some(&mut self.child), self.companion.as_mut()];
+        all.into_iter().flatten().for_each(end_at_once);
     }
+}
+
+/// Only after a failure: a stopped process was waited for, and its id may be another's by now.
+pub(super) fn end_at_once(child: &mut Child) {
+    if matches!(child.try_wait(), Ok(None))
+        && let Err(error) = child.kill().and_then(|()| child.wait())
+    {
+        eprintln!("process {} may be left behind: {error}", child.id());
+    }
+}
+
+fn spawn((program, arguments): CommandLine, streams: &File) -> anyhow::Result<Child> {
+    Command::new(&program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(streams.try_clone()?)
+        .stderr(streams.try_clone()?)
+        .spawn()
+        .with_context(|| format!("start {}", program.display()))
+}
+
+/// Sends a signal to a child that was not waited for yet.
+pub(super) fn send(signal: Signal, id: u32) -> anyhow::Result<()> {
+    let pid = i32::try_from(id).ok().and_then(Pid::from_raw);
+    kill_process(pid.context("a process id is above 0")?, signal)
+        .with_context(|| format!("send {signal:?}"))
+}
+
+/// Processor time of a process, good to 10 ms.
+pub(super) fn processor_seconds(id: u32) -> anyhow::Result<f64> {
+    let path = format!("/proc/{id}/stat");
+    let stat = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    processor_ticks(&stat)
+        .map(|ticks| ticks / TICKS_PER_SECOND)
+        .with_context(|| format!("{path} does not tell processor time"))
 }
 
 /// `utime` and `stime`, fields 14 and 15 of proc(5); the name in parentheses may hold spaces.
@@ -174,10 +221,12 @@ fn processor_ticks(stat: &str) -> Option<f64> {
     Some(user + system)
 }
 
-/// A port nobody has: taken from the operating system and given back, for programs that must be told theirs.
-fn free_address() -> anyhow::Result<SocketAddr> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free port")?;
-    listener.local_addr().context("find a free port")
+/// Two ports nobody has: taken from the operating system and given back, for programs that must be told theirs.
+pub(super) fn free_addresses() -> anyhow::Result<[SocketAddr; 2]> {
+    let bind = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free port");
+    let held = [bind()?, bind()?];
+    let address = |listener: &TcpListener| listener.local_addr().context("find a free port");
+    Ok([address(&held[0])?, address(&held[1])?])
 }
 
 #[cfg(test)]

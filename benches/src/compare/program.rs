@@ -13,6 +13,7 @@ use tokio::runtime::Runtime;
 use super::contestant::Programs;
 use super::evidence::{Evidence, Picture};
 use super::experiment::Experiment;
+use super::origin::Origin;
 use super::plan::{Plan, Question};
 use super::process::Process;
 use super::verdict::{Pair, Verdict};
@@ -24,6 +25,8 @@ use crate::report::Check;
 /// What is compared, and how.
 #[derive(Debug, Clone)]
 pub struct CompareConfig {
+    /// The command line that asks for it, for the report.
+    pub command: Vec<String>,
     /// The service's program.
     pub service: PathBuf,
     /// Further arguments of every service.
@@ -71,6 +74,7 @@ struct Found {
     loads: Vec<(String, LoadReport)>,
     ramps: Vec<(String, RampReport)>,
     ceiling: Option<Ceiling>,
+    notes: Vec<(String, String)>,
 }
 
 /// Compares; says what it does on standard error.
@@ -81,6 +85,7 @@ pub fn compare(config: &CompareConfig) -> anyhow::Result<Evidence> {
     fs::create_dir_all(&config.work_directory)
         .with_context(|| format!("make {}", config.work_directory.display()))?;
     let machine = Machine::look(&config.work_directory);
+    let origin = Origin::of(config.command.clone(), &config.service, config.plan.clone());
     let before = ProcessorTime::now();
     let comparison = Comparison {
         config,
@@ -101,9 +106,10 @@ pub fn compare(config: &CompareConfig) -> anyhow::Result<Evidence> {
     let checks = comparison.claims.into_inner().checks();
     let found = comparison.found.into_inner();
     Ok(Evidence {
+        origin,
         machine,
         disturbance,
-        settings: settings(config, found.ceiling.as_ref()),
+        settings: [settings(config, found.ceiling.as_ref()), found.notes].concat(),
         experiments: found.experiments,
         verdicts: found.verdicts,
         checks,
@@ -172,12 +178,16 @@ impl Comparison<'_> {
         }
         if plan.asks(Question::Reading) {
             self.ask_reading()?;
+            self.ask_reading_beside_writes()?;
         }
         if plan.asks(Question::Lag) {
             self.ask_lag()?;
         }
         if plan.asks(Question::Knee) {
             self.ask_knee()?;
+        }
+        if plan.asks(Question::ColdStart) {
+            self.ask_empty_start()?;
         }
         for (place, &events) in plan.events.iter().enumerate() {
             self.ask_history(events, place == 0)?;
@@ -200,6 +210,11 @@ impl Comparison<'_> {
 
     pub(super) fn keep_ramp(&self, who: String, report: RampReport) {
         self.found.borrow_mut().ramps.push((who, report));
+    }
+
+    /// Something a reader of the report must know about the run.
+    pub(super) fn note(&self, name: &str, words: String) {
+        self.found.borrow_mut().notes.push((name.to_owned(), words));
     }
 
     /// Measures what the own generator can do at most, and keeps it.

@@ -28,13 +28,17 @@ use crate::rooms::Store;
 const REPLAYED: Metric = Metric::higher("replay", "events a second");
 const REPLAY_TIME: Metric = Metric::lower("start to caught up", "s");
 const PROCESSOR: Metric = Metric::lower("processor", "µs an event");
-const MEMORY: Metric = Metric::lower("peak memory", "MiB");
+const PEAK_MEMORY: Metric = Metric::lower("peak anonymous memory", "MiB");
+const MEMORY: Metric = Metric::lower("anonymous memory, projector current", "MiB");
 const LOG_BYTES: Metric = Metric::lower("log", "bytes an event");
 const ROW_BYTES: Metric = Metric::lower("read model", "bytes an order");
 const READY: Metric = Metric::lower("start to ready", "ms");
 const READY_AFTER_KILL: Metric = Metric::lower("start to ready after kill -9", "ms");
 const CAUGHT_UP: Metric = Metric::lower("then to caught up", "ms");
 const ACKNOWLEDGED: Metric = Metric::higher("acknowledged before the kill", "orders");
+
+/// Time after the last row until memory is looked at, in which the allocator gives back what it holds for nobody.
+const SETTLE: Duration = Duration::from_millis(300);
 
 /// Connections of the load that is cut off.
 const KILLED_CONNECTIONS: usize = 32;
@@ -126,12 +130,14 @@ impl Comparison<'_> {
             "replay",
             format!("The read model made anew from {events} events"),
             "The service is started with its log and without a read model; counted until the row of the last event is there, \
-             the start included. Processor time, memory and bytes are the service's; three projections, no outbox. Bytes of \
-             the log are without what is allocated ahead.",
+             the start included. Processor time, memory and bytes are the service's; three projections, no outbox. Memory is \
+             anonymous, beside the page cache and without mapped files: the most that was seen, and what it has a moment \
+             after the last row. Bytes of the log are without what is allocated ahead.",
             &[
                 REPLAYED,
                 REPLAY_TIME,
                 PROCESSOR,
+                PEAK_MEMORY,
                 MEMORY,
                 LOG_BYTES,
                 ROW_BYTES,
@@ -179,7 +185,9 @@ impl Comparison<'_> {
         let records = last.records;
         let elapsed = started.elapsed().as_secs_f64();
         let processor = process.processor_seconds()?;
-        let memory = process.peak_memory_mib();
+        let peak_memory = process.peak_memory_mib();
+        std::thread::sleep(SETTLE);
+        let memory = process.memory_mib();
         let exit = process
             .stop()
             .with_context(|| format!("end {}", prepared.who()))?;
@@ -190,6 +198,7 @@ impl Comparison<'_> {
             Some(quotient(records, 1) / elapsed),
             Some(elapsed),
             Some(processor * 1e6 / quotient(records, 1)),
+            peak_memory,
             memory,
             Some(quotient(
                 log_bytes(&self.config.service, &data, &last)?,
@@ -239,7 +248,7 @@ impl Comparison<'_> {
             "cold-start",
             format!("Start with {events} events in the log"),
             "From the start of the process until `/readyz` says 200, the read model current; what the operating system held of \
-             the data directory in memory was dropped before.",
+             the data directory in memory was dropped before. Memory is anonymous, a moment after that.",
             &[READY, MEMORY],
             self.config.plan.rounds,
             entrants,
@@ -265,6 +274,55 @@ impl Comparison<'_> {
         Ok(())
     }
 
+    /// From start to ready without any data, and what the service has in memory when it does nothing.
+    pub(super) fn ask_empty_start(&self) -> anyhow::Result<()> {
+        let services = [Store::Segmented, Store::Jsonl].map(Service::on);
+        let entrants = services
+            .into_iter()
+            .map(|service| {
+                let contestant = Contestant::Service(service);
+                Entrant::new(contestant.name(), move || self.start_empty(&contestant))
+            })
+            .collect();
+        let experiment = Experiment::run(
+            "cold-start",
+            "Start in an empty directory",
+            "From the start of the process until `/readyz` says 200, everything made anew: partitions, segments, read model. \
+             Memory is anonymous, a moment after that, with nothing to do.",
+            &[READY, MEMORY],
+            self.config.plan.rounds,
+            entrants,
+        )?;
+        let [segmented, json_lines] = services.map(|it| Contestant::Service(it).name());
+        let pair = Pair {
+            segmented,
+            json_lines,
+            both: "start in an empty directory".to_owned(),
+            also: None,
+            metrics: None,
+            goals: Vec::new(),
+        };
+        self.keep(experiment, &[pair], Vec::new());
+        Ok(())
+    }
+
+    fn start_empty(&self, contestant: &Contestant) -> anyhow::Result<Values> {
+        let directory = self.directory()?;
+        let process = self.start(contestant, directory.path())?;
+        let ready = process.ready_after;
+        let records = wait_until_caught_up(&process.target, &self.runtime)?.records;
+        std::thread::sleep(SETTLE);
+        let memory = process.memory_mib();
+        let name = contestant.name();
+        let exit = process.stop().with_context(|| format!("end {name}"))?;
+        self.claim(
+            "Start in an empty directory: the log is empty, and the service ends with 0",
+            exit.success() && records == 0,
+            format!("{name}: {records} records, {exit}"),
+        );
+        Ok(vec![Some(ready.as_secs_f64() * 1_000.0), memory])
+    }
+
     fn start_cold(&self, prepared: &Prepared) -> anyhow::Result<Values> {
         drop_cached(&prepared.data())?;
         let process = self.start(
@@ -272,8 +330,9 @@ impl Comparison<'_> {
             prepared.directory.path(),
         )?;
         let ready = process.ready_after;
-        let memory = process.peak_memory_mib();
         let records = wait_until_caught_up(&process.target, &self.runtime)?.records;
+        std::thread::sleep(SETTLE);
+        let memory = process.memory_mib();
         let exit = process
             .stop()
             .with_context(|| format!("end {}", prepared.who()))?;
@@ -392,6 +451,7 @@ fn main_pair(prepared: &[Prepared], both: String, goals: Vec<(&'static str, f64)
         segmented: segmented.who(),
         json_lines: json_lines.who(),
         both,
+        also: None,
         metrics: None,
         goals,
     }]

@@ -17,13 +17,15 @@ pub enum Winner {
     Neither,
 }
 
-/// Two contestants of an experiment whose only difference is the engine.
+/// Two contestants of an experiment, one on each engine.
 #[derive(Debug, Clone)]
 pub(super) struct Pair {
     pub(super) segmented: String,
     pub(super) json_lines: String,
     /// What is the same for both, in words.
     pub(super) both: String,
+    /// What differs besides the engine, in words; `None` if nothing does.
+    pub(super) also: Option<&'static str>,
     /// Which metrics say something about them; `None` for all.
     pub(super) metrics: Option<Vec<&'static str>>,
     /// By metric, how many times better the segmented log is to be.
@@ -39,6 +41,8 @@ pub struct Verdict {
     pub figure: String,
     /// What is the same for both.
     pub both: String,
+    /// What differs besides the engine, so that the figure says nothing of the engine alone.
+    pub also: Option<&'static str>,
     /// The segmented log's median.
     pub segmented: f64,
     /// The median of JSON lines.
@@ -85,6 +89,7 @@ impl Verdict {
                     experiment: experiment.key,
                     figure: format!("{}, {}", metric.name, metric.unit),
                     both: pair.both.clone(),
+                    also: pair.also,
                     segmented: segmented.spread.median,
                     json_lines: json_lines.spread.median,
                     winner: winner(&times_better, segmented.rounds.len()),
@@ -175,6 +180,7 @@ mod tests {
             segmented: "segmented".to_owned(),
             json_lines: "jsonl".to_owned(),
             both: "always".to_owned(),
+            also: None,
             metrics: None,
             goals: vec![("start", 100.0)],
         };
