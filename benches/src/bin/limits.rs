@@ -31,6 +31,9 @@ struct Arguments {
     /// Where to put the measured files: a directory on the file system in question.
     #[arg(long, default_value = "data")]
     directory: PathBuf,
+    /// A small run: one round, few events, a short log; whether everything works, and nothing about how fast it is.
+    #[arg(long, conflicts_with_all = ["rounds", "seconds", "open_gib"])]
+    quick: bool,
     /// How often each contestant runs.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
@@ -64,21 +67,44 @@ const UPDATES: u64 = 100_000;
 /// Records of a scan: as many as the reference has in memory.
 const SCANNED_RECORDS: u64 = 1_000_000;
 
+/// A small run counts so many times less.
+const QUICK_SHARE: u64 = 100;
+
+/// The log that a small run opens, and how long each of its runs takes.
+const QUICK_OPEN_BYTES: u64 = 32 << 20;
+const QUICK_SECONDS: f64 = 0.05;
+
 struct Limits {
     directory: tempfile::TempDir,
     rounds: usize,
     duration: Duration,
-    open_gib: Vec<u64>,
+    /// By what counts of events are divided.
+    share: u64,
+    /// Bytes of the logs that are opened.
+    open_bytes: Vec<u64>,
+}
+
+impl Limits {
+    /// So many, or as many as a small run has of them.
+    const fn count(&self, count: u64) -> u64 {
+        count / self.share
+    }
 }
 
 fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
+    let mut arguments = Arguments::parse();
+    let mut open_bytes: Vec<u64> = arguments.open_gib.iter().map(|gib| gib << 30).collect();
+    if arguments.quick {
+        (arguments.rounds, arguments.seconds) = (1, QUICK_SECONDS);
+        open_bytes = vec![QUICK_OPEN_BYTES];
+    }
     let limits = Limits {
         directory: tempfile::tempdir_in(&arguments.directory)
             .with_context(|| format!("make a directory in {}", arguments.directory.display()))?,
         rounds: arguments.rounds,
         duration: Duration::try_from_secs_f64(arguments.seconds).context("--seconds")?,
-        open_gib: arguments.open_gib.clone(),
+        share: if arguments.quick { QUICK_SHARE } else { 1 },
+        open_bytes,
     };
     let machine = Machine::look(&arguments.directory);
     let before = ProcessorTime::now();
@@ -268,7 +294,7 @@ fn memory(limits: &Limits) -> anyhow::Result<Vec<Row>> {
     for store in Store::ALL {
         let mut sink = LogSink::new(store, limits.directory.path(), Durability::Always)?;
         let record = sample::record(1);
-        for _ in 0..SCANNED_RECORDS / 1_000 {
+        for _ in 0..limits.count(SCANNED_RECORDS) / 1_000 {
             (0..1_000).for_each(|_| sink.add(&record));
             sink.commit()?;
         }
@@ -292,7 +318,7 @@ fn replays(limits: &Limits) -> anyhow::Result<Vec<Row>> {
         let directory = limits.directory.path().join("replay").join(store.name());
         std::fs::create_dir_all(&directory)?;
         let log = open_log(store, &directory, 1, Durability::Always)?;
-        OrderHistory::new(&log, PartitionId::default())?.place(REPLAY_EVENTS)?;
+        OrderHistory::new(&log, PartitionId::default())?.place(limits.count(REPLAY_EVENTS))?;
         readers.push((store, log.reader(PartitionId::default())?));
     }
     let mut rows = Vec::new();
@@ -314,13 +340,17 @@ fn openings(limits: &Limits) -> anyhow::Result<Vec<Row>> {
         .against("an empty log", || {
             measure_openings(&empty, false, limits.duration)
         });
-    for gib in &limits.open_gib {
-        let log = Arc::new(ClosedLog::new(limits.directory.path(), gib << 30)?);
+    for &bytes in &limits.open_bytes {
+        let log = Arc::new(ClosedLog::new(limits.directory.path(), bytes)?);
+        let size = match bytes >> 30 {
+            0 => format!("{} MiB", bytes >> 20),
+            gib => format!("{gib} GiB"),
+        };
         for forgotten in [false, true] {
             let log = Arc::clone(&log);
             let name = if forgotten { ", forgotten" } else { "" };
             contest = contest.with_goal(
-                format!("{gib} GiB{name}"),
+                format!("{size}{name}"),
                 "p50 < 200 ms, then < 20 ms at any size",
                 move || measure_openings(&log, forgotten, limits.duration),
             );
@@ -354,7 +384,8 @@ fn filled_log(limits: &Limits, name: &str, partitions: u16) -> anyhow::Result<Ar
     std::fs::create_dir_all(&directory)?;
     let log = open_log(Store::Segmented, &directory, partitions, Durability::Always)?;
     for partition in (0..partitions).map(PartitionId::new) {
-        OrderHistory::new(&log, partition)?.place(NEW_ORDERS / u64::from(partitions))?;
+        OrderHistory::new(&log, partition)?
+            .place(limits.count(NEW_ORDERS) / u64::from(partitions))?;
     }
     Ok(log)
 }
@@ -373,8 +404,8 @@ fn project(limits: &Limits, log: &Arc<dyn EventLog>, files: u16) -> anyhow::Resu
 
 fn new_orders(limits: &Limits) -> anyhow::Result<Vec<Row>> {
     let log = filled_log(limits, "new-orders", 1)?;
-    let rows = OrderRows::new(0, NEW_ORDERS, TRANSACTION_RECORDS)?;
-    let small = OrderRows::new(0, NEW_ORDERS, 10_000)?;
+    let rows = OrderRows::new(0, limits.count(NEW_ORDERS), TRANSACTION_RECORDS)?;
+    let small = OrderRows::new(0, limits.count(NEW_ORDERS), 10_000)?;
     Contest::new("new orders, one file", "orders")
         .against(
             "bare SQLite, the same rows, 100,000 orders a transaction",
@@ -408,23 +439,24 @@ fn updates(limits: &Limits) -> anyhow::Result<Vec<Row>> {
     let directory = limits.directory.path().join("updates");
     let (read_model, paths) = open_read_model(&directory.join("bare"), 1, 1)?;
     drop(read_model);
-    OrderRows::new(0, OLD_ORDERS, TRANSACTION_RECORDS)?.insert(&paths[0], Rows::All)?;
+    let (old_orders, updates) = (limits.count(OLD_ORDERS), limits.count(UPDATES));
+    OrderRows::new(0, old_orders, TRANSACTION_RECORDS)?.insert(&paths[0], Rows::All)?;
     let log = open_log(Store::Segmented, &directory, 1, Durability::Always)?;
     let mut history = OrderHistory::new(&log, PartitionId::default())?;
-    history.place(OLD_ORDERS)?;
+    history.place(old_orders)?;
     catch_up(&log, &directory, 1)?;
 
     let bare = |synchronous: &'static str| {
         let mut chance = sample::Chance::new(1);
         let path = &paths[0];
-        move || update_at_random(path, synchronous, OLD_ORDERS, UPDATES, 1_000, &mut chance)
+        move || update_at_random(path, synchronous, old_orders, updates, 1_000, &mut chance)
     };
     let mut chance = sample::Chance::new(1);
     Contest::new("updates of old orders over 1 M rows", "updates")
         .against("bare SQLite", bare("NORMAL"))
         .against("bare SQLite, synchronous = OFF", bare("OFF"))
         .with_goal("projector", "≥ 1, then ≥ 2.5", || {
-            history.advance(UPDATES, &mut chance)?;
+            history.advance(updates, &mut chance)?;
             catch_up(&log, &directory, 1)
         })
         .run(limits.rounds)
@@ -454,7 +486,7 @@ fn json_lines(limits: &Limits) -> anyhow::Result<Vec<Row>> {
     rows.extend(
         Contest::new("replay: read + decode, warm", "events")
             .against("reference", || {
-                reference::replay_lines(&path, REPLAY_EVENTS)
+                reference::replay_lines(&path, limits.count(REPLAY_EVENTS))
             })
             .run(limits.rounds)?,
     );
