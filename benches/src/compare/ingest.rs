@@ -10,7 +10,6 @@ use super::checks::{Aftermath, CaughtUp, log_bytes, verify_log, wait_until_caugh
 use super::evidence::Picture;
 use super::experiment::{Entrant, Experiment, Metric, Values};
 use super::program::Comparison;
-use super::redis::{self, Redis};
 use super::rows::rows_of;
 use super::verdict::Pair;
 use super::{Contestant, Generator, Load, LoadResult, Service};
@@ -33,9 +32,6 @@ const READ_PROCESSOR: Metric = Metric::lower("processor", "µs a read");
 /// What the lab's way has different besides its engine.
 const NAIVE_DIFFERS: &str = "JSON lines have one append and one sync a request (`--group-commit off`), and one \
                              partition; the segmented log has group commit and four";
-
-/// Orders that Redis is sent before it is measured, and the least that it is measured with.
-const REDIS_WARM_UP_ORDERS: u64 = 10_000;
 
 /// Connections that make them.
 const PREPARING_CONNECTIONS: usize = 64;
@@ -165,56 +161,6 @@ impl Comparison<'_> {
         );
         self.keep(experiment, &[], vec![picture]);
         Ok(())
-    }
-
-    /// Redis, if it is installed; says so if it is not.
-    fn redis(&self) -> Option<Redis> {
-        let redis = Redis::installed();
-        let words = redis.as_ref().map_or_else(
-            || {
-                let words = "LEFT OUT: redis-server or redis-benchmark is not installed";
-                eprintln!("{words}");
-                words.to_owned()
-            },
-            Redis::words,
-        );
-        self.note("Redis", words);
-        redis
-    }
-
-    /// A bare durable append of the same order by somebody else, in the same turn.
-    fn append_to_redis(&self, clients: usize) -> anyhow::Result<Values> {
-        let plan = &self.config.plan;
-        let directory = self.directory()?;
-        let server = redis::Server::start(directory.path())?;
-        let processor_before = server.processor_seconds()?;
-        // Its generator sends a count: that of the warm-up tells how many are as long as a closed loop.
-        let warm_up = server.append(clients, REDIS_WARM_UP_ORDERS)?;
-        let orders = warm_up.in_time(plan.duration);
-        let load = server.append(clients, orders.max(REDIS_WARM_UP_ORDERS))?;
-        let all = warm_up.and(&load);
-        let processor_us = per_order(server.processor_seconds()? - processor_before, &all);
-        let memory_mib = server.peak_memory_mib();
-        let exit = server.stop()?;
-        let bytes = redis::log_bytes(directory.path())?;
-        let restarted = redis::Server::start(directory.path())?;
-        let entries = restarted.entries()?;
-        let exit_again = restarted.stop()?;
-        self.claim(
-            "Redis: as many entries after a restart as were acknowledged, and SIGTERM ends it with 0",
-            entries == all.succeeded && exit.success() && exit_again.success(),
-            format!("{} acknowledged, {entries} entries, {exit}", all.succeeded),
-        );
-        Ok(vec![
-            Some(load.sample().per_second),
-            None,
-            Some(milliseconds(load.p50_us)),
-            Some(milliseconds(load.p99_us)),
-            Some(processor_us),
-            memory_mib,
-            Some(quotient(bytes, entries)),
-            None,
-        ])
     }
 
     fn writing<'e>(
@@ -492,7 +438,7 @@ pub(super) fn quotient(number: u64, by: u64) -> f64 {
 }
 
 /// Microseconds of processor time for each of a load's successes.
-fn per_order(seconds: f64, load: &LoadResult) -> f64 {
+pub(super) fn per_order(seconds: f64, load: &LoadResult) -> f64 {
     seconds * 1e6 / quotient(load.succeeded, 1)
 }
 

@@ -14,9 +14,12 @@ use anyhow::Context;
 use rustix::process::Signal;
 
 use super::LoadResult;
+use super::experiment::Values;
+use super::ingest::{milliseconds, per_order, quotient};
 use super::memory::MemoryWatch;
 use super::origin::said_by;
 use super::process::{end_at_once, free_addresses, processor_seconds, send};
+use super::program::Comparison;
 use crate::sample::ORDER_REQUEST;
 
 const SERVER: &str = "redis-server";
@@ -42,6 +45,9 @@ const SETTINGS: [[&str; 2]; 5] = [
     ["--save", ""],
     ["--auto-aof-rewrite-percentage", "0"],
 ];
+
+/// Orders that Redis is sent before it is measured, and the least that it is measured with.
+const WARM_UP_ORDERS: u64 = 10_000;
 
 /// An installed Redis.
 #[derive(Debug, Clone)]
@@ -89,7 +95,7 @@ fn version_in(said: &str) -> Option<&str> {
 
 /// A running server.
 #[derive(Debug)]
-pub(super) struct Server {
+struct Server {
     child: Child,
     port: u16,
     memory: Option<MemoryWatch>,
@@ -97,7 +103,7 @@ pub(super) struct Server {
 
 impl Server {
     /// Starts a server on a free port and the data in `directory`, and waits until it answers.
-    pub(super) fn start(directory: &Path) -> anyhow::Result<Self> {
+    fn start(directory: &Path) -> anyhow::Result<Self> {
         let [address, _] = free_addresses()?;
         let streams = File::create(directory.join("redis.log")).context("create redis.log")?;
         let child = Command::new(SERVER)
@@ -128,7 +134,7 @@ impl Server {
     }
 
     /// Appends the documented order so many times, from so many clients that each wait for their answer.
-    pub(super) fn append(&self, clients: usize, orders: u64) -> anyhow::Result<LoadResult> {
+    fn append(&self, clients: usize, orders: u64) -> anyhow::Result<LoadResult> {
         let output = Command::new(GENERATOR)
             .args(["-h", "127.0.0.1", "-p", &self.port.to_string()])
             .args(["-c", &clients.to_string(), "-n", &orders.to_string()])
@@ -150,7 +156,7 @@ impl Server {
     }
 
     /// Entries of the stream.
-    pub(super) fn entries(&self) -> anyhow::Result<u64> {
+    fn entries(&self) -> anyhow::Result<u64> {
         let answer = self.ask(&format!("XLEN {STREAM}"))?;
         answer
             .strip_prefix(':')
@@ -168,16 +174,16 @@ impl Server {
         Ok(line.trim().to_owned())
     }
 
-    pub(super) fn processor_seconds(&self) -> anyhow::Result<f64> {
+    fn processor_seconds(&self) -> anyhow::Result<f64> {
         processor_seconds(self.child.id())
     }
 
-    pub(super) fn peak_memory_mib(&self) -> Option<f64> {
+    fn peak_memory_mib(&self) -> Option<f64> {
         self.memory.as_ref()?.peak_mib()
     }
 
     /// Asks it to end and waits for that.
-    pub(super) fn stop(mut self) -> anyhow::Result<ExitStatus> {
+    fn stop(mut self) -> anyhow::Result<ExitStatus> {
         send(Signal::TERM, self.child.id())?;
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -196,8 +202,60 @@ impl Drop for Server {
     }
 }
 
+impl Comparison<'_> {
+    /// Redis, if it is installed; says so if it is not.
+    pub(super) fn redis(&self) -> Option<Redis> {
+        let redis = Redis::installed();
+        let words = redis.as_ref().map_or_else(
+            || {
+                let words = "LEFT OUT: redis-server or redis-benchmark is not installed";
+                eprintln!("{words}");
+                words.to_owned()
+            },
+            Redis::words,
+        );
+        self.note("Redis", words);
+        redis
+    }
+
+    /// A bare durable append of the same order by somebody else, in the same turn.
+    pub(super) fn append_to_redis(&self, clients: usize) -> anyhow::Result<Values> {
+        let plan = &self.config.plan;
+        let directory = self.directory()?;
+        let server = Server::start(directory.path())?;
+        let processor_before = server.processor_seconds()?;
+        // Its generator sends a count: that of the warm-up tells how many are as long as a closed loop.
+        let warm_up = server.append(clients, WARM_UP_ORDERS)?;
+        let orders = warm_up.in_time(plan.duration);
+        let load = server.append(clients, orders.max(WARM_UP_ORDERS))?;
+        let all = warm_up.and(&load);
+        let processor_us = per_order(server.processor_seconds()? - processor_before, &all);
+        let memory_mib = server.peak_memory_mib();
+        let exit = server.stop()?;
+        let bytes = log_bytes(directory.path())?;
+        let restarted = Server::start(directory.path())?;
+        let entries = restarted.entries()?;
+        let exit_again = restarted.stop()?;
+        self.claim(
+            "Redis: as many entries after a restart as were acknowledged, and SIGTERM ends it with 0",
+            entries == all.succeeded && exit.success() && exit_again.success(),
+            format!("{} acknowledged, {entries} entries, {exit}", all.succeeded),
+        );
+        Ok(vec![
+            Some(load.sample().per_second),
+            None,
+            Some(milliseconds(load.p50_us)),
+            Some(milliseconds(load.p99_us)),
+            Some(processor_us),
+            memory_mib,
+            Some(quotient(bytes, entries)),
+            None,
+        ])
+    }
+}
+
 /// Bytes of the append-only file, which is several.
-pub(super) fn log_bytes(directory: &Path) -> anyhow::Result<u64> {
+fn log_bytes(directory: &Path) -> anyhow::Result<u64> {
     let mut bytes = 0;
     for entry in fs::read_dir(directory.join("appendonlydir")).context("list appendonlydir")? {
         let path = entry?.path();
