@@ -1,5 +1,6 @@
 //! The decision records: each is listed, says how it stands, and names things in its confirmation that are there.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -10,9 +11,9 @@ fn every_decision_is_listed_and_names_what_keeps_it_true() {
     let root = workspace::root();
     let folder = root.join("docs/adr");
     let list = fs::read_to_string(folder.join("README.md")).expect("the list reads");
-    let code: String = workspace::files(&root, &[".rs"])
+    let functions: BTreeSet<String> = workspace::files(&root, &[".rs"])
         .iter()
-        .map(|path| fs::read_to_string(path).expect("the file reads"))
+        .flat_map(|path| functions_of(&fs::read_to_string(path).expect("the file reads")))
         .collect();
     let mut wrong = Vec::new();
     let records: Vec<_> = workspace::files(&folder, &[".md"])
@@ -49,12 +50,44 @@ fn every_decision_is_listed_and_names_what_keeps_it_true() {
             wrong.push(format!("{name} names nothing that confirms it"));
         }
         for named in names {
-            if !is_there(named, &root, &code) {
+            if !is_there(named, &root, &functions) {
                 wrong.push(format!("{name} names `{named}`, which is not there"));
             }
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// The names of all functions that are declared in a file, comments aside: tests and the suites of simulations are such.
+fn functions_of(code: &str) -> Vec<String> {
+    code.lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .filter_map(|line| line.split_once("fn "))
+        .filter_map(|(before, rest)| {
+            let name = rest.split(['(', '<']).next()?;
+            let is_word = before.is_empty() || before.ends_with([' ', '(']);
+            (is_word && name.len() < rest.len()).then(|| name.to_owned())
+        })
+        .collect()
+}
+
+#[test]
+fn a_name_in_a_comment_or_the_beginning_of_one_is_no_test() {
+    let code = "/// As fn told_in_a_comment() does.\n\
+                    // fn switched_off() {}\n\
+                    async fn a_claim_that_goes_on_and_on() {}\n\
+                    fn suite_of<T>(it: T) {}\n";
+    let functions: BTreeSet<String> = functions_of(code).into_iter().collect();
+    let root = workspace::root();
+    for (name, there) in [
+        ("told_in_a_comment", false),
+        ("switched_off", false),
+        ("a_claim_that_goes_on", false),
+        ("a_claim_that_goes_on_and_on", true),
+        ("suite_of", true),
+    ] {
+        assert_eq!(is_there(name, &root, &functions), there, "{name}");
+    }
 }
 
 /// Names of tests and suites are sentences.
@@ -69,10 +102,10 @@ fn is_file(name: &str) -> bool {
         && (name.ends_with(".rs") || name.ends_with(".toml") || name.ends_with(".md"))
 }
 
-fn is_there(name: &str, root: &Path, code: &str) -> bool {
+fn is_there(name: &str, root: &Path, functions: &BTreeSet<String>) -> bool {
     if is_file(name) {
         root.join(name).is_file()
     } else {
-        code.contains(name)
+        functions.contains(name)
     }
 }
