@@ -82,6 +82,64 @@ fn every_alert_links_to_the_section_of_the_operations_document_that_says_what_to
     }
 }
 
+#[test]
+fn every_alert_fires_in_a_case_and_is_silent_in_another() {
+    let read = |path: &str| fs::read_to_string(workspace::root().join(path)).expect("it is there");
+    let rules = read("deploy/prometheus/order-service.rules.yml");
+    let cases = read("deploy/prometheus/order-service.test.yml");
+    let first_word = |text: &str| text.split_whitespace().next().map(str::to_owned);
+    // What is expected of an alert stands behind its name, until the next of them.
+    let expected: Vec<(String, bool)> = cases
+        .split("alertname: ")
+        .skip(1)
+        .filter_map(|case| {
+            let is_silent = case.lines().nth(1)?.trim() == "exp_alerts: []";
+            Some((first_word(case)?, !is_silent))
+        })
+        .collect();
+    for alert in rules.split("- alert: ").skip(1).filter_map(first_word) {
+        let case = |fires: bool| expected.contains(&(alert.clone(), fires));
+        assert!(case(true), "no case in which {alert} fires");
+        assert!(case(false), "no case in which {alert} is silent");
+    }
+}
+
+#[test]
+fn what_the_runbook_selects_by_label_is_deployed_under_that_label() {
+    let read = |path: &str| fs::read_to_string(workspace::root().join(path)).expect("it is there");
+    let objects = ["api", "projector"].map(|it| read(&format!("deploy/kubernetes/{it}.yaml")));
+    let pods: Vec<&str> = objects
+        .iter()
+        .filter_map(|object| object.split_once("  template:\n    metadata:\n      labels:\n"))
+        .filter_map(|(_, labels)| {
+            labels
+                .lines()
+                .find_map(|line| line.trim().strip_prefix("app: "))
+        })
+        .collect();
+    let mut selected = Vec::new();
+    for document in ["docs/operations.md", "deploy/README.md"] {
+        let text = read(document);
+        for rest in text.split(" -l app=").skip(1) {
+            let name: String = rest
+                .chars()
+                .take_while(|it| it.is_ascii_alphanumeric() || *it == '-')
+                .collect();
+            assert!(
+                pods.contains(&name.as_str()),
+                "{document}: app={name}, of {pods:?}"
+            );
+            selected.push(name);
+        }
+    }
+    for name in ["order-api", "order-projector"] {
+        assert!(
+            selected.iter().any(|it| it == name),
+            "nobody selects app={name}"
+        );
+    }
+}
+
 /// The words after the program's name, where a line of a unit, an image or an object calls it.
 fn arguments_of(line: &str) -> Option<Vec<String>> {
     let rest = ["ExecStart=/usr/local/bin/order-service ", "args: ", "CMD "]
