@@ -26,6 +26,9 @@ type Action = Box<dyn FnOnce() -> Result<(), Trouble> + Send>;
 pub(crate) struct Crashes {
     #[cfg(test)]
     armed: std::cell::Cell<Option<(CrashPoint, Action)>>,
+    /// Whether every point after the one that was armed fails as well.
+    #[cfg(test)]
+    for_good: std::cell::Cell<bool>,
 }
 
 impl std::fmt::Debug for Crashes {
@@ -40,6 +43,13 @@ impl Crashes {
     pub(crate) fn arm(&self, point: CrashPoint) {
         let crash = move || Err(Trouble::Halt(format!("crashed at {point:?}")));
         self.arm_with(point, crash);
+    }
+
+    /// Stops the worker at a point, and wherever it goes on then.
+    #[cfg(test)]
+    pub(crate) fn arm_for_good(&self, point: CrashPoint) {
+        self.for_good.set(true);
+        self.arm(point);
     }
 
     /// Does something at a point, once.
@@ -68,6 +78,7 @@ impl Crashes {
     pub(crate) fn here(&self, point: CrashPoint) -> Result<(), Trouble> {
         match self.armed.take() {
             Some((armed, action)) if armed == point => action(),
+            None if self.for_good.get() => Err(Trouble::Halt("crashed before".to_owned())),
             other => {
                 self.armed.set(other);
                 Ok(())

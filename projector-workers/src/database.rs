@@ -15,7 +15,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, pa
 use crate::error::is_corrupt;
 use crate::schema::{APPLICATION_ID, CREATE, LAYOUT_VERSION, SQLITE_VERSION_MIN};
 use crate::sql::to_sql;
-use crate::wal::PAGES_WORTH_DRAINING;
+use crate::wal::LENGTHS;
 use crate::{Projection, ReadModelError};
 
 /// What one statement cache must hold: all statements of a worker or a reader.
@@ -33,10 +33,10 @@ const WRITER_CACHE_KIB: u32 = 32 * 1024;
 
 /// WAL size at which a commit moves the pages into the file itself, in pages of 4 KiB: far beyond what [`crate::wal`]
 /// lets come together, for when nothing drains it or it cannot keep up.
-const WAL_AUTOCHECKPOINT_PAGES: u64 = 64 * PAGES_WORTH_DRAINING;
+const WAL_AUTOCHECKPOINT_PAGES: u64 = 8 * LENGTHS.to_start_over;
 
 /// What the WAL file is cut to when it starts over, in bytes: what it needs between two drains while batches are large.
-const WAL_BYTES_KEPT: u64 = 16 * PAGES_WORTH_DRAINING * 4096;
+const WAL_BYTES_KEPT: u64 = 2 * LENGTHS.to_start_over * 4096;
 
 /// What a file must say about itself to be this model's shard.
 #[derive(Debug, Clone)]
@@ -99,7 +99,7 @@ pub(crate) fn open_reader(path: &Path, cache_kib: u32) -> Result<Connection, Rea
         connection.busy_timeout(READER_BUSY)?;
         connection.pragma_update(None, "query_only", true)?;
         connection.pragma_update(None, "cache_size", -i64::from(cache_kib))?;
-        keep_statements(&connection)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
         Ok(connection)
     };
     open().map_err(ReadModelError::sqlite(path))
@@ -142,7 +142,7 @@ pub(crate) fn open_nothing(path: &Path, identity: &Identity) -> Result<Connectio
         let mut connection = Connection::open_in_memory()?;
         create(&mut connection, identity)?;
         connection.pragma_update(None, "query_only", true)?;
-        keep_statements(&connection)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
         Ok(connection)
     };
     open().map_err(ReadModelError::sqlite(path))
@@ -273,13 +273,13 @@ fn tune(connection: &Connection, identity: &Identity) -> rusqlite::Result<()> {
     ] {
         connection.pragma_update_and_check(None, pragma, to_sql(value), |_| Ok(()))?;
     }
-    keep_statements(connection)
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    plan_once(connection)
 }
 
-/// Has statements prepared once: SQLite would plan some of them anew at every other value that is bound, to see whether
-/// another plan fits it better.
-fn keep_statements(connection: &Connection) -> rusqlite::Result<()> {
-    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+/// Has statements planned once: SQLite would plan some of them anew at every other value that is bound, to see whether
+/// another plan fits it better. A worker's have one plan that is right; those that list orders do not.
+pub(crate) fn plan_once(connection: &Connection) -> rusqlite::Result<()> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(())
 }

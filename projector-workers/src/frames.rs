@@ -60,6 +60,11 @@ impl FrameBatch {
         self.frames.clear();
     }
 
+    /// Bytes of records.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
     /// Room kept for the bytes of records.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.bytes.capacity()

@@ -19,6 +19,13 @@ use crate::projection_set::ProjectionSet;
 use crate::read_model::Generations;
 use crate::trouble::Trouble;
 
+/// Most bytes of frames committed together, unless one batch alone has more: whoever else needs the file's writer waits as
+/// long as that takes.
+const JOINT_BYTES_MAX: u64 = 16 << 20;
+
+/// Longest that the one with the writer waits for others to fold.
+const PATIENCE_MAX: Duration = Duration::from_millis(50);
+
 /// A folded batch, ready to be written.
 #[derive(Debug)]
 pub(crate) struct FoldedBatch {
@@ -32,6 +39,8 @@ pub(crate) struct FoldedBatch {
     pub(crate) to: Offset,
     /// Idempotency keys appended before this are forgotten, in microseconds since the Unix epoch.
     pub(crate) keys_since: u64,
+    /// Bytes of the frames it was folded from.
+    pub(crate) bytes: u64,
     pub(crate) changes: Changes,
 }
 
@@ -72,11 +81,12 @@ pub(crate) struct Folding {
 }
 
 impl Joint {
-    /// Says that a worker begins to fold, and calls those that let frames come together.
-    pub(crate) fn begin(self: &Arc<Self>) -> Folding {
+    /// Says that a worker begins to fold, and calls those that let frames come together, if it is `worth_a_call`.
+    pub(crate) fn begin(self: &Arc<Self>, worth_a_call: bool) -> Folding {
         let mut state = self.state();
-        state.folding += 1 + state.gathering;
-        if state.gathering > 0 {
+        state.folding += 1;
+        if worth_a_call && state.gathering > 0 {
+            state.folding += state.gathering;
             state.gathering = 0;
             state.calls += 1;
             self.changed.notify_all();
@@ -114,7 +124,7 @@ impl Joint {
     ) -> (Changes, Outcome) {
         let partition = batch.partition;
         // Who takes as long as this one is worth waiting for.
-        let patience = folding.since.elapsed();
+        let patience = folding.since.elapsed().min(PATIENCE_MAX);
         self.state().folded.push(batch);
         drop(folding);
         let mut writer = lock();
@@ -123,7 +133,8 @@ impl Joint {
         }
         let mut attempt = Attempt {
             joint: self,
-            batches: self.take_folded(patience),
+            leader: partition,
+            batches: self.take_folded(partition, patience),
             outcomes: Vec::new(),
         };
         attempt.outcomes = commit(&mut writer, &attempt.batches);
@@ -135,8 +146,9 @@ impl Joint {
         (finished.batch.changes, finished.outcome)
     }
 
-    /// What is folded, after those who are about to fold have had their time.
-    fn take_folded(&self, patience: Duration) -> Vec<FoldedBatch> {
+    /// What is folded, after those who are about to fold have had their time: the batch of `partition`, and of the others as
+    /// many as fit. Who is left out finds the writer free next.
+    fn take_folded(&self, partition: PartitionId, patience: Duration) -> Vec<FoldedBatch> {
         let deadline = Instant::now() + patience;
         let mut state = self.state();
         while state.folding > 0 {
@@ -146,7 +158,23 @@ impl Joint {
             }
             state = self.wait(state, left);
         }
-        std::mem::take(&mut state.folded)
+        let mut bytes: u64 = state
+            .folded
+            .iter()
+            .filter(|batch| batch.partition == partition)
+            .map(|batch| batch.bytes)
+            .sum();
+        let fits = |batch: &mut FoldedBatch| {
+            if batch.partition == partition {
+                return true;
+            }
+            let fits = bytes + batch.bytes <= JOINT_BYTES_MAX;
+            if fits {
+                bytes += batch.bytes;
+            }
+            fits
+        };
+        state.folded.extract_if(.., fits).collect()
     }
 
     fn take_finished(&self, partition: PartitionId) -> Option<Finished> {
@@ -162,6 +190,12 @@ impl Joint {
     #[cfg(test)]
     pub(crate) fn waiting(&self) -> usize {
         self.state().folded.len()
+    }
+
+    /// How many fold.
+    #[cfg(test)]
+    pub(crate) fn folding(&self) -> usize {
+        self.state().folding
     }
 
     /// How many let frames come together.
@@ -204,6 +238,7 @@ impl Drop for Folding {
 /// Batches one worker commits for all: each gets an answer, even if that worker panics.
 struct Attempt<'j> {
     joint: &'j Joint,
+    leader: PartitionId,
     batches: Vec<FoldedBatch>,
     outcomes: Vec<Outcome>,
 }
@@ -216,7 +251,10 @@ impl Drop for Attempt<'_> {
         };
         let outcomes = self.outcomes.drain(..).map(Some);
         let outcomes = outcomes.chain(std::iter::repeat_with(|| None));
+        // Who panicked asks no more.
+        let gone = std::thread::panicking().then_some(self.leader);
         let finished = self.batches.drain(..).zip(outcomes);
+        let finished = finished.filter(|(batch, _)| Some(batch.partition) != gone);
         let finished = finished.map(|(batch, outcome)| Finished {
             batch,
             outcome: outcome.unwrap_or_else(unanswered),

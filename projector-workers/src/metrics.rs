@@ -74,8 +74,11 @@ impl Metrics {
                 &["partition"],
             )?,
             batch_size: HistogramVec::new(
-                HistogramOpts::new("projector_batch_size", "Records applied in one transaction")
-                    .buckets(BATCH_SIZES.to_vec()),
+                HistogramOpts::new(
+                    "projector_batch_size",
+                    "Records of a partition applied together, in one transaction",
+                )
+                .buckets(BATCH_SIZES.to_vec()),
                 &["partition"],
             )?,
         };

@@ -8,7 +8,7 @@ use order_log::{Offset, PartitionId};
 use rusqlite::{Connection, params};
 
 use crate::bell::Bell;
-use crate::database::{Identity, open_reader, open_writer};
+use crate::database::{Identity, open_reader, open_writer, plan_once};
 use crate::followed::Followed;
 use crate::joint::Joint;
 use crate::side::Side;
@@ -244,7 +244,10 @@ impl ReadModel {
         &self,
         partition: PartitionId,
     ) -> Result<Connection, ReadModelError> {
-        open_reader(self.path_of(partition), READER_CACHE_KIB)
+        let path = self.path_of(partition);
+        let connection = open_reader(path, READER_CACHE_KIB)?;
+        plan_once(&connection).map_err(ReadModelError::sqlite(path))?;
+        Ok(connection)
     }
 
     /// Takes over what another process's files say.

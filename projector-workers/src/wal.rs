@@ -21,9 +21,21 @@ pub(crate) const LOOK: Duration = Duration::from_millis(100);
 /// Looks at an unchanged file after which what is left in its WAL is drained, however little.
 const LOOKS_UNTIL_IDLE: u32 = 10;
 
-/// Pages of 4 KiB in a WAL that make it worth draining: a page that changes often is moved once for all its changes. But
-/// what is in the WAL is synced first, and all that time the syncs of commands stand in the same disk's queue behind it.
-pub(crate) const PAGES_WORTH_DRAINING: u64 = 1024;
+/// Lengths of a WAL, in pages of 4 KiB, at which something is done about it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lengths {
+    /// Not yet in the file: they are moved. A page that changes often is moved once for all its changes, but what is in the
+    /// WAL is synced first, and all that time the syncs of commands stand behind it in the disk's queue.
+    pub(crate) to_move: u64,
+    /// Since the WAL last started over: the workers wait while the last pages are moved, so that it can.
+    pub(crate) to_start_over: u64,
+}
+
+/// The lengths at which the service drains.
+pub(crate) const LENGTHS: Lengths = Lengths {
+    to_move: 1024,
+    to_start_over: 8 * 1024,
+};
 
 /// Pages few enough to be moved while the workers wait: a few milliseconds.
 const PAGES_FEW: u64 = 256;
@@ -36,7 +48,7 @@ const PASSES_MAX: u32 = 4;
 pub(crate) struct WalDrain {
     read_model: Arc<ReadModel>,
     files: Vec<File>,
-    pages_worth_draining: u64,
+    lengths: Lengths,
 }
 
 #[derive(Debug)]
@@ -71,7 +83,7 @@ impl WalPages {
 impl WalDrain {
     pub(crate) fn new(
         read_model: &Arc<ReadModel>,
-        pages_worth_draining: u64,
+        lengths: Lengths,
     ) -> Result<Self, ReadModelError> {
         let open = |(path, partition): (PathBuf, u16)| {
             Ok(File {
@@ -88,7 +100,7 @@ impl WalDrain {
         Ok(Self {
             files: files.map(open).collect::<Result<_, ReadModelError>>()?,
             read_model: Arc::clone(read_model),
-            pages_worth_draining,
+            lengths,
         })
     }
 
@@ -112,18 +124,19 @@ impl WalDrain {
                 file.commits = commits;
                 file.idle_looks = 0;
             }
-            let is_long = || {
-                let pages = look_at(&file.connection)?;
-                Ok(pages.left() >= self.pages_worth_draining)
-            };
-            let due = match file.idle_looks {
-                0 => is_long(),
-                looks => Ok(looks == LOOKS_UNTIL_IDLE),
-            };
-            let drained = match due {
-                Ok(true) => drain(&self.read_model, file),
-                Ok(false) => Ok(()),
-                Err(error) => Err(error),
+            let drained = match file.idle_looks {
+                0 => look_at(&file.connection).and_then(|pages| {
+                    if pages.left() < self.lengths.to_move {
+                        return Ok(());
+                    }
+                    move_pages(file)?;
+                    if pages.written < self.lengths.to_start_over {
+                        return Ok(());
+                    }
+                    finish(&self.read_model, file)
+                }),
+                LOOKS_UNTIL_IDLE => drain(&self.read_model, file),
+                _ => Ok(()),
             };
             file.settle(drained);
         }
@@ -147,6 +160,12 @@ impl File {
 
 /// Moves everything that is in the WAL into the file.
 fn drain(read_model: &ReadModel, file: &File) -> rusqlite::Result<()> {
+    move_pages(file)?;
+    finish(read_model, file)
+}
+
+/// Moves most of it, beside the workers.
+fn move_pages(file: &File) -> rusqlite::Result<()> {
     for _ in 0..PASSES_MAX {
         let before = look_at(&file.connection)?;
         if before.left() <= PAGES_FEW {
@@ -154,6 +173,11 @@ fn drain(read_model: &ReadModel, file: &File) -> rusqlite::Result<()> {
         }
         pass(&file.connection, "PASSIVE")?;
     }
+    Ok(())
+}
+
+/// Moves the rest while the workers wait: the next transaction starts the WAL over.
+fn finish(read_model: &ReadModel, file: &File) -> rusqlite::Result<()> {
     let writer = read_model.writer(file.partition);
     pass(&file.connection, "PASSIVE")?;
     drop(writer);

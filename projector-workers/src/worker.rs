@@ -30,7 +30,7 @@ use crate::{Checkpoints, Projection, ReadModel, ReadModelError};
 pub(crate) use running::{GATHERED_AT_ONCE, GATHERED_ENOUGH};
 
 /// Most bytes of frames in the batches of all workers together, whatever their count, and least of each: bounds their
-/// memory, to about four times this, and the length of their transactions. The larger a batch of updates, the more of them
+/// memory, to about four times this. The larger a batch of updates, the more of them
 /// share a page, and a page is written once a transaction.
 const BATCH_BYTES_ALL: u64 = 16 << 20;
 const BATCH_BYTES_LEAST: u64 = 4 << 20;
@@ -287,12 +287,14 @@ impl Worker {
         until: Offset,
     ) -> Result<(), Trouble> {
         let started = Instant::now();
+        let careful = from < self.careful_until;
         // Others wait for those alone whose batches they can commit.
         let folding = (self.side == Side::Live).then(|| {
             let called = self.called.take();
-            called.unwrap_or_else(|| self.read_model.joint(self.partition).begin())
+            let waiting = self.log.durable_end().get().saturating_sub(from.get());
+            let worth_a_call = !careful && waiting >= running::GATHERED_LEAST;
+            called.unwrap_or_else(|| self.read_model.joint(self.partition).begin(worth_a_call))
         });
-        let careful = from < self.careful_until;
         let records = if careful {
             1
         } else {

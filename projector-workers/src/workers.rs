@@ -13,7 +13,7 @@ use order_log::{EventLog, Offset, PartitionId};
 use crate::board::Board;
 use crate::metrics::Metrics;
 use crate::tasks::ProjectionTasks;
-use crate::wal::{PAGES_WORTH_DRAINING, WalDrain};
+use crate::wal::{LENGTHS, WalDrain};
 use crate::worker::{Redrive, Worker};
 use crate::{Projection, ReadModel, ReadModelError};
 
@@ -111,7 +111,7 @@ impl ProjectorWorkers {
             threads: Mutex::new(Vec::new()),
             drain: Mutex::new(None),
         };
-        workers.spawn_drain(WalDrain::new(&read_model, PAGES_WORTH_DRAINING)?)?;
+        workers.spawn_drain(WalDrain::new(&read_model, LENGTHS)?)?;
         for partition in read_model.partitions() {
             let worker = Worker::new(
                 log.reader(partition)?,

@@ -3,11 +3,19 @@
 use rusqlite::Connection;
 
 use super::world::{World, digests};
-use crate::wal::{WalDrain, look_at};
+use crate::wal::{Lengths, WalDrain, look_at};
 use crate::{PartitionId, ReadModel};
 
 fn looker(read_model: &ReadModel) -> Connection {
     Connection::open(read_model.paths().remove(0)).unwrap()
+}
+
+/// Moves, and starts over, at so many pages.
+fn at(pages: u64) -> Lengths {
+    Lengths {
+        to_move: pages,
+        to_start_over: pages,
+    }
 }
 
 fn place_some(world: &mut World, count: u32) {
@@ -22,7 +30,7 @@ fn a_long_wal_is_moved_into_the_file_and_the_next_transaction_starts_it_over() {
     let mut world = World::new(1);
     let read_model = world.open();
     let mut projector = world.projector(&read_model);
-    let mut drain = WalDrain::new(&read_model, 20).unwrap();
+    let mut drain = WalDrain::new(&read_model, at(20)).unwrap();
     place_some(&mut world, 400);
     projector.catch_up();
     let looker = looker(&read_model);
@@ -44,11 +52,34 @@ fn a_long_wal_is_moved_into_the_file_and_the_next_transaction_starts_it_over() {
 }
 
 #[test]
+fn a_wal_that_is_not_long_yet_is_moved_without_the_writer_and_goes_on() {
+    let mut world = World::new(1);
+    let read_model = world.open();
+    let mut projector = world.projector(&read_model);
+    let lengths = Lengths {
+        to_move: 20,
+        to_start_over: 1_000_000,
+    };
+    let mut drain = WalDrain::new(&read_model, lengths).unwrap();
+    place_some(&mut world, 6_000);
+    projector.catch_up();
+    let looker = looker(&read_model);
+    let before = look_at(&looker).unwrap();
+    assert!(before.left() > 300, "{before:?}");
+
+    let writer = read_model.writer(PartitionId::new(0));
+    drain.look();
+    drop(writer);
+
+    assert_eq!(look_at(&looker).unwrap().left(), 0);
+}
+
+#[test]
 fn a_short_wal_is_left_alone_until_nobody_writes_any_more() {
     let mut world = World::new(1);
     let read_model = world.open();
     let mut projector = world.projector(&read_model);
-    let mut drain = WalDrain::new(&read_model, 1_000_000).unwrap();
+    let mut drain = WalDrain::new(&read_model, at(1_000_000)).unwrap();
     let looker = looker(&read_model);
     for _ in 0..20 {
         place_some(&mut world, 1);
@@ -69,7 +100,7 @@ fn a_reader_in_the_middle_of_a_read_keeps_its_rows_and_the_rest_is_drained_when_
     let mut world = World::new(1);
     let read_model = world.open();
     let mut projector = world.projector(&read_model);
-    let mut drain = WalDrain::new(&read_model, 1).unwrap();
+    let mut drain = WalDrain::new(&read_model, at(1)).unwrap();
     place_some(&mut world, 10);
     projector.catch_up();
     let mut reader = looker(&read_model);
@@ -104,7 +135,7 @@ fn every_file_is_drained() {
     place_some(&mut world, 60);
     projector.catch_up();
 
-    WalDrain::new(&read_model, 1).unwrap().look();
+    WalDrain::new(&read_model, at(1)).unwrap().look();
 
     for (path, partition) in read_model.paths().into_iter().zip(0..) {
         assert!(read_model.commits(PartitionId::new(partition)) > 0);

@@ -28,7 +28,9 @@ const GATHERS_MAX: u64 = 12;
 /// Records that come meanwhile and make it worth going on: slower, and waiting saves little.
 pub(crate) const GATHERED_AT_ONCE: u64 = 16;
 /// Batches of this many records are neither a lone event nor a backlog.
-const GATHERED_RECORDS: std::ops::Range<u64> = 4..1024;
+const GATHERED_RECORDS: std::ops::Range<u64> = GATHERED_LEAST..1024;
+/// Records that are more than a lone event.
+pub(super) const GATHERED_LEAST: u64 = 4;
 /// Records that are enough for a transaction, which costs next to nothing beside them.
 pub(crate) const GATHERED_ENOUGH: u64 = 512;
 
@@ -49,6 +51,7 @@ impl Worker {
                 reason,
                 "the projector has halted"
             );
+            self.called = None;
             let known = self.read_model.generations();
             self.board.halt(self.partition, reason.clone());
             while self.read_model.generations() == known {
@@ -80,6 +83,8 @@ impl Worker {
         let mut backoff = Backoff::default();
         while !stop.load(Ordering::SeqCst) {
             while let Ok(request) = requests.try_recv() {
+                // Nobody is to wait for this as for a batch.
+                self.called = None;
                 self.answer(&request)?;
             }
             let stepped = self.step();

@@ -1,5 +1,7 @@
 //! What a worker does with a batch: folds it, and has it committed, with those of other partitions or alone.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use order_log::{Offset, PartitionId};
 use rusqlite::Connection;
 
@@ -17,6 +19,7 @@ use crate::redrive::Retry;
 use crate::side::Side;
 use crate::summaries::Stored;
 use crate::trouble::Trouble;
+use crate::workers::panic_text;
 
 impl Worker {
     /// Folds the batch at hand into what it changes.
@@ -76,6 +79,7 @@ impl Worker {
             from: span.from,
             to: span.to,
             keys_since: self.keys_since(),
+            bytes: self.batch.bytes(),
             changes: std::mem::take(&mut self.changes),
         };
         let (changes, outcome) = self.read_model.joint(self.partition).commit(
@@ -90,7 +94,7 @@ impl Worker {
     }
 
     /// Commits batches of the partitions of this file: all in one transaction, or each in its own if one of them does not
-    /// fit its tables. Tells how far they are.
+    /// fit its tables, or a bug shows. Tells how far they are.
     fn commit_for_all(&self, writer: &mut Connection, batches: &[FoldedBatch]) -> Vec<Outcome> {
         // What was folded before a switch is on rows of tables that are live no more.
         let generations = self.read_model.generations();
@@ -113,17 +117,26 @@ impl Worker {
                 changes: &batch.changes,
             })
             .collect();
-        match self.commit(writer, &writes) {
+        match self.try_commit(writer, &writes) {
             Ok(()) => writes.iter().map(|write| Ok(write.projections)).collect(),
             Err(Trouble::Constraint(_) | Trouble::Halt(_)) if writes.len() > 1 => writes
                 .iter()
                 .map(|write| {
-                    self.commit(writer, std::slice::from_ref(write))
+                    self.try_commit(writer, std::slice::from_ref(write))
                         .map(|()| write.projections)
                 })
                 .collect(),
             Err(trouble) => writes.iter().map(|_| Err(trouble.clone())).collect(),
         }
+    }
+
+    /// [`Worker::commit`], with a panic as the trouble of these writes alone: other partitions' batches are in this worker's
+    /// hands, and it must not take them with it. The transaction was rolled back while it unwound.
+    fn try_commit(&self, writer: &mut Connection, writes: &[Write<'_>]) -> Result<(), Trouble> {
+        catch_unwind(AssertUnwindSafe(|| self.commit(writer, writes))).unwrap_or_else(|panic| {
+            let reason = format!("panicked: {}", panic_text(&*panic));
+            Err(Trouble::Halt(reason))
+        })
     }
 
     /// Commits writes to live tables in one transaction and tells how far they are.
