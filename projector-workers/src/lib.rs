@@ -4,8 +4,8 @@
 //! else.
 //!
 //! A batch goes through the room so: the [`ProjectorWorkers`] own a worker a partition; it copies frames out of the log,
-//! folds them in memory over the rows they touch, takes the one writer of its file, and commits rows and checkpoint. Then
-//! it publishes the checkpoint, and a [`ReadModelReader`] finds the rows.
+//! folds them in memory over the rows they touch, and whoever gets the one writer of the file commits the rows and
+//! checkpoints of all workers that are ready. Then the checkpoints are published, and a [`ReadModelReader`] finds the rows.
 
 #![forbid(unsafe_code)]
 
