@@ -5,7 +5,7 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -124,6 +124,8 @@ pub(crate) struct Shared {
     pub(crate) config: ApiConfig,
     http_metrics: HttpMetrics,
     request_ids: RequestIds,
+    /// Whether `/readyz` turns traffic away ahead of the shutdown.
+    turning_away: AtomicBool,
     stopping: watch::Sender<bool>,
 }
 
@@ -165,6 +167,11 @@ impl Shared {
         self.commands
             .as_ref()
             .ok_or_else(|| Problem::new(ProblemKind::NotFound, "this process takes no commands"))
+    }
+
+    /// Whether the service should get no traffic because it stops, now or soon.
+    pub(crate) fn is_turning_away(&self) -> bool {
+        self.turning_away.load(Ordering::Relaxed) || self.is_stopping()
     }
 
     /// Whether the shutdown signal came.
@@ -243,10 +250,17 @@ impl Api {
                 .collect(),
             config,
             request_ids: RequestIds::new(),
+            turning_away: AtomicBool::new(false),
             stopping: watch::Sender::new(false),
         });
         let router = router(Arc::clone(&shared));
         Ok(Self { shared, router })
+    }
+
+    /// Says "not ready" from now on, and serves on: whoever routes requests here gets the time to route them elsewhere
+    /// before [`crate::serve`] takes no more.
+    pub fn turn_traffic_away(&self) {
+        self.shared.turning_away.store(true, Ordering::Relaxed);
     }
 
     /// A clock for a connection opened now, which has `head` for the head of a request.

@@ -100,7 +100,7 @@ impl Shared {
     /// What the API knows by itself, then what the wiring adds.
     fn all_checks(&self) -> Vec<Check> {
         let mut checks = Vec::new();
-        let stopping = self.is_stopping();
+        let stopping = self.is_turning_away();
         checks.push(Check {
             name: "serving".to_owned(),
             ok: !stopping,

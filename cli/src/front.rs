@@ -130,8 +130,12 @@ pub(crate) fn serve(
                 }
             }
         }
-        let stop_limit = config.drain_timeout() + STOP_LIMIT;
-        order_api::serve(listeners, api, signals.first(stop_limit))
+        let stopping = signals.stopping(
+            api.clone(),
+            config.shutdown_pause(),
+            config.drain_timeout() + STOP_LIMIT,
+        );
+        order_api::serve(listeners, api, stopping)
             .await
             .context("accept connections")
     })?;
@@ -162,10 +166,22 @@ impl StopSignals {
         }
     }
 
-    /// Completes at the first signal. From then on the process ends by force at the second one, or after `limit`.
-    async fn first(mut self, limit: Duration) {
+    /// Completes when the service is to drain: at the first signal, or after the pause that follows it, or at the signal
+    /// that ends the pause. From then on the process ends by force at the next signal, or after `limit`.
+    async fn stopping(mut self, api: Api, pause: Duration, limit: Duration) {
         let (name, _) = self.next().await;
-        info!("{name}: not ready any more, draining; a second signal ends at once");
+        api.turn_traffic_away();
+        if !pause.is_zero() {
+            info!(
+                pause_ms = millis(pause),
+                "{name}: not ready any more, serving on for a while; a second signal ends the pause"
+            );
+            tokio::select! {
+                _ = self.next() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+        info!("{name}: not ready any more, draining; another signal ends at once");
         tokio::spawn(async move {
             tokio::select! {
                 (name, kind) = self.next() => {

@@ -80,7 +80,9 @@ pub(crate) struct Api {
     pub(crate) header_timeout_ms: u64,
     /// Longest time for a request and its answer, in milliseconds; streams are exempt.
     pub(crate) request_timeout_ms: u64,
-    /// Longest time open requests may take after the signal to stop, in milliseconds.
+    /// How long the service serves on after the signal to stop, while `/readyz` turns new traffic away, in milliseconds.
+    pub(crate) shutdown_pause_ms: u64,
+    /// Longest time open requests may take after that, in milliseconds.
     pub(crate) drain_timeout_ms: u64,
     /// Threads that read the read model; 0 for one a core.
     pub(crate) reader_threads: usize,
@@ -203,6 +205,8 @@ impl Default for Config {
                 connections_max: 4_096,
                 header_timeout_ms: 30_000,
                 request_timeout_ms: 30_000,
+                // Nobody routes traffic to a terminal.
+                shutdown_pause_ms: 0,
                 drain_timeout_ms: 10_000,
                 reader_threads: 0,
                 read_patience_ms: 1_000,
@@ -261,7 +265,12 @@ impl Config {
         Duration::from_secs(u64::from(self.idempotency_retention_hours) * 60 * 60)
     }
 
-    /// How long open requests may take after the signal to stop.
+    /// How long the service serves on after the signal to stop.
+    pub(crate) fn shutdown_pause(&self) -> Duration {
+        Duration::from_millis(self.api.shutdown_pause_ms)
+    }
+
+    /// How long open requests may take after that.
     pub(crate) fn drain_timeout(&self) -> Duration {
         Duration::from_millis(self.api.drain_timeout_ms)
     }
@@ -362,6 +371,7 @@ impl Config {
         )?;
         within("api.header_timeout_ms", api.header_timeout_ms, 1, 600_000)?;
         within("api.request_timeout_ms", api.request_timeout_ms, 1, 600_000)?;
+        within("api.shutdown_pause_ms", api.shutdown_pause_ms, 0, 600_000)?;
         within("api.drain_timeout_ms", api.drain_timeout_ms, 0, 600_000)?;
         within("api.reader_threads", api.reader_threads as u64, 0, 1_024)?;
         within("api.read_patience_ms", api.read_patience_ms, 0, 600_000)?;

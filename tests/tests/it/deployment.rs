@@ -5,8 +5,8 @@ use std::fs;
 use crate::service::{run, stdout_of};
 use crate::workspace;
 
-#[test]
-fn the_service_takes_the_configuration_of_the_kubernetes_objects() {
+/// The effective configuration of the Kubernetes objects, in a format that `config` knows.
+fn configured(format: &str) -> String {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let file = directory.path().join("order-service.toml");
     let objects =
@@ -21,10 +21,43 @@ fn the_service_takes_the_configuration_of_the_kubernetes_objects() {
         .collect();
     fs::write(&file, text.join("\n")).expect("the temporary directory is writable");
 
-    let effective = stdout_of(["config".as_ref(), "--config".as_ref(), file.as_os_str()]);
+    stdout_of([
+        "config".as_ref(),
+        "--format".as_ref(),
+        format.as_ref(),
+        "--config".as_ref(),
+        file.as_os_str(),
+    ])
+}
 
+#[test]
+fn the_service_takes_the_configuration_of_the_kubernetes_objects() {
+    let effective = configured("toml");
     assert!(effective.contains("data_dir = \"/data\""), "{effective}");
     assert!(effective.contains("operators"), "{effective}");
+}
+
+#[test]
+fn a_pod_serves_on_while_it_leaves_and_stops_within_its_grace_period() {
+    /// `STOP_LIMIT` of `cli/src/front.rs`, as `docs/operations.md` tells it.
+    const FLUSHED_WITHIN_MS: u64 = 15_000;
+    let effective: serde_json::Value =
+        serde_json::from_str(&configured("json")).expect("the output is JSON");
+    let setting = |name: &str| effective["api"][name].as_u64().expect("it is a number");
+    let pause_ms = setting("shutdown_pause_ms");
+    assert!(pause_ms > 0, "connections are refused at once");
+    let stopped_within_ms = pause_ms + setting("drain_timeout_ms") + FLUSHED_WITHIN_MS;
+    for object in ["api.yaml", "projector.yaml"] {
+        let path = workspace::root().join("deploy/kubernetes").join(object);
+        let text = fs::read_to_string(path).expect("the object is in the repository");
+        let grace = text
+            .lines()
+            .find_map(|line| line.trim().strip_prefix("terminationGracePeriodSeconds: "));
+        let grace: u64 = grace
+            .and_then(|seconds| seconds.parse().ok())
+            .expect("the object says how long it waits");
+        assert!(grace * 1_000 > stopped_within_ms, "{object}: {grace} s");
+    }
 }
 
 #[test]

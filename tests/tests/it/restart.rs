@@ -2,13 +2,14 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use serde_json::json;
 
 use crate::client::{Client, an_order};
 use crate::history::History;
-use crate::service::Service;
+use crate::service::{Service, binary};
 use crate::stores::on_both_stores;
 use crate::waits::{caught_up, eventually};
 use crate::writers::{Dice, Ledger, write_until_gone};
@@ -170,6 +171,50 @@ fn a_second_signal_ends_a_stop_that_waits_for_a_client() {
         "{}",
         service.messages()
     );
+}
+
+#[tokio::test]
+async fn a_stop_with_a_pause_turns_traffic_away_and_serves_on_until_the_pause_ends() {
+    let data = tempfile::tempdir().expect("a temporary directory");
+    let pausing = || {
+        let mut command = Command::new(binary());
+        // Longer than the test waits for anything: it is a second signal that ends the pause.
+        command.env("ORDER_SERVICE__API__SHUTDOWN_PAUSE_MS", "600000");
+        Service::start_as(command, data.path(), &[])
+    };
+    let mut service = pausing();
+    let client = Client::of(&service);
+    client.get("/readyz").send().await.expect(200);
+
+    service.signal("TERM");
+    service.wait_for_message("serving on");
+    let readiness = client.get("/readyz").send().await.expect(503);
+    assert!(
+        readiness.text.contains("[-]serving stopping"),
+        "{readiness:?}"
+    );
+    client.get("/livez").send().await.expect(200);
+    // Who has not noticed yet opens a connection, and is served.
+    let placed = Client::of(&service).place(&an_order()).await;
+    assert_eq!(client.order_after(&placed).await.text, placed.text);
+
+    service.signal("TERM");
+    assert_eq!(service.wait().code(), Some(0), "{}", service.messages());
+
+    let service = pausing();
+    let kept = Client::of(&service).order_after(&placed).await;
+    assert_eq!(kept.text, placed.text);
+}
+
+#[test]
+fn a_pause_before_the_stop_ends_by_itself() {
+    let data = tempfile::tempdir().expect("a temporary directory");
+    let mut command = Command::new(binary());
+    command.env("ORDER_SERVICE__API__SHUTDOWN_PAUSE_MS", "1");
+    let mut service = Service::start_as(command, data.path(), &[]);
+    service.signal("TERM");
+    assert_eq!(service.wait().code(), Some(0), "{}", service.messages());
+    assert!(service.messages().contains("serving on"));
 }
 
 #[test]
