@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::header::LINK;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use order_domain::{CustomerId, OrderId, Status, Timestamp};
-use order_projector_workers::{OrderFilter, OrderRow, Projection};
+use order_projector_workers::{OrderFilter, OrderPage, OrderRow, Projection};
 use serde::Deserialize;
 
 use crate::answer::{self, Answer};
@@ -20,10 +20,12 @@ use crate::{order_json, readers};
 
 /// Orders of a page if the client does not say.
 const LIMIT_DEFAULT: usize = 50;
-/// Most orders of a page: each may hold 500 lines.
+/// Most orders of a page.
 const LIMIT_MAX: usize = 200;
-/// What a listed order usually fits in, in bytes.
-const ORDER_JSON_BYTES: usize = 512;
+/// Most bytes of a page's lines and metadata: an order may have as much as a body, and a page is made in memory.
+const PAGE_BYTES_MAX: usize = 1024 * 1024;
+/// What a listed order usually fits in beside its lines and metadata, in bytes.
+const ORDER_HEAD_JSON_BYTES: usize = 384;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -62,8 +64,8 @@ pub(crate) async fn orders(
             query::refuse("cursor", "is none that this query's pages have led to")
         })?);
     }
-    // One more than the page shows: whether there is a next page.
-    filter.limit = limit + 1;
+    filter.limit = limit;
+    filter.bytes_max = Some(PAGE_BYTES_MAX);
 
     let wait = Wait::of(&shared, &headers);
     let mut deadline = None;
@@ -73,12 +75,11 @@ pub(crate) async fn orders(
     let reading = Arc::clone(&shared);
     let page = shared.readers.run(move |rows| {
         let lag_ms = reading.read_model_lag_ms();
-        rows.page(&filter).map(|rows| (rows, lag_ms))
+        rows.page(&filter).map(|page| (page, lag_ms))
     });
-    let (mut rows, lag_ms) = page.await?.map_err(|error| readers::unreadable(&error))?;
+    let (OrderPage { rows, more }, lag_ms) =
+        page.await?.map_err(|error| readers::unreadable(&error))?;
 
-    let more = rows.len() > limit;
-    rows.truncate(limit);
     let last = rows.last().filter(|_| more).map(|row| row.id);
     let cursor = last.map(|last| Cursor::text(last, shared.seal, &bound_to));
     let mut response = answer::json(StatusCode::OK, page_json(&rows, cursor.as_deref()));
@@ -93,7 +94,11 @@ pub(crate) async fn orders(
 }
 
 fn page_json(rows: &[OrderRow], cursor: Option<&str>) -> Vec<u8> {
-    let mut json = Vec::with_capacity(64 + rows.len() * ORDER_JSON_BYTES);
+    let long: usize = rows
+        .iter()
+        .map(|it| it.lines.len() + it.metadata.len())
+        .sum();
+    let mut json = Vec::with_capacity(64 + rows.len() * ORDER_HEAD_JSON_BYTES + long);
     json.extend_from_slice(b"{\"orders\":[");
     for (index, row) in rows.iter().enumerate() {
         if index > 0 {

@@ -68,7 +68,7 @@ pub use offline::OfflineProjections;
 pub use order_row::{OrderRow, OrderRowRef};
 pub use park::ParkedOrder;
 pub use read_model::{ReadModel, ReadModelConfig};
-pub use reader::{IdempotencyRow, KeptTables, OrderFilter, ReadModelReader};
+pub use reader::{IdempotencyRow, KeptTables, OrderFilter, OrderPage, ReadModelReader};
 pub use stored::{StoredReadModel, is_read_model, read_model_files};
 pub use tasks::{Action, Findings, Phase, ProjectionTasks, TaskStatus};
 pub use watch::ProjectorWatch;

@@ -8,7 +8,43 @@ use crate::order_row::{OrderRow, ReadRowError, select_orders};
 use crate::reader::OrderFilter;
 use crate::sql::{from_sql, to_sql};
 
-/// Appends at most `filter.limit` rows of this file, newest first.
+/// What a page still has room for.
+#[derive(Debug)]
+pub(crate) struct PageRoom {
+    rows: usize,
+    /// `None`: for however many.
+    bytes: Option<usize>,
+    is_empty: bool,
+}
+
+impl PageRoom {
+    pub(crate) fn of(filter: &OrderFilter) -> Self {
+        Self {
+            rows: filter.limit,
+            bytes: filter.bytes_max,
+            is_empty: true,
+        }
+    }
+
+    /// Whether the next row is in the page. After the first that is not, none is.
+    pub(crate) fn takes(&mut self, row: &OrderRow) -> bool {
+        let bytes = row.lines.len() + row.metadata.len();
+        let left = self.bytes.map(|left| left.checked_sub(bytes));
+        let fits = left.is_none_or(|left| left.is_some());
+        // However long one order is, a page that leads nowhere would be worse.
+        if self.rows == 0 || !(fits || self.is_empty) {
+            self.rows = 0;
+            return false;
+        }
+        self.rows -= 1;
+        self.bytes = left.map(Option::unwrap_or_default);
+        self.is_empty = false;
+        true
+    }
+}
+
+/// Appends the rows of this file, newest first, that would fill a page by themselves, and the one behind them: whatever
+/// other files hold, a page has room for no more of this one, and what is behind it is known to be there.
 ///
 /// Every query is one descending range of ids: of the whole table, of one customer or of one status. Times narrow the
 /// range, because an id holds the time it was made; how far that can be from the time of placing is kept with the
@@ -41,13 +77,17 @@ pub(crate) fn page_of(
         &to_sql(after),
         &to_sql(before),
         &start_is_open.then_some(start),
-        &to_sql(u64::try_from(filter.limit).unwrap_or(u64::MAX)),
+        &to_sql(u64::try_from(filter.limit).map_or(u64::MAX, |limit| limit.saturating_add(1))),
     ];
     {
         let mut statement = transaction.prepare_cached(sql)?;
         let mut found = statement.query(parameters.as_slice())?;
-        while let Some(row) = found.next()? {
-            rows.push(OrderRow::read(row)?);
+        let mut room = PageRoom::of(filter);
+        let mut has_room = true;
+        while has_room && let Some(row) = found.next()? {
+            let row = OrderRow::read(row)?;
+            has_room = room.takes(&row);
+            rows.push(row);
         }
     }
     Ok(transaction.commit()?)

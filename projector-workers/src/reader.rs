@@ -11,7 +11,7 @@ use crate::database::open_reader;
 use crate::digest::{ProjectionDigest, digest};
 use crate::followed::Followed;
 use crate::order_row::{OrderRow, OrderRowRef, ReadRowError, select_orders};
-use crate::page::page_of;
+use crate::page::{PageRoom, page_of};
 use crate::park::{self, ParkedOrder, is_parked};
 use crate::side::{Side, exists};
 use crate::sql::from_sql;
@@ -32,6 +32,17 @@ pub struct OrderFilter {
     pub before: Option<OrderId>,
     /// Most rows.
     pub limit: usize,
+    /// Most bytes of the rows' lines and metadata together; a page has one row all the same. `None`: as many as there are.
+    pub bytes_max: Option<usize>,
+}
+
+/// Some of the orders that a filter finds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OrderPage {
+    /// The orders, newest first.
+    pub rows: Vec<OrderRow>,
+    /// Whether there are more behind them.
+    pub more: bool,
 }
 
 /// What an idempotency key was used for.
@@ -254,7 +265,7 @@ impl ReadModelReader {
     ///
     /// # Errors
     /// Whatever SQLite said.
-    pub fn page(&mut self, filter: &OrderFilter) -> Result<Vec<OrderRow>, ReadModelError> {
+    pub fn page(&mut self, filter: &OrderFilter) -> Result<OrderPage, ReadModelError> {
         self.renew_all()?;
         let mut rows = Vec::new();
         for file in &mut self.files {
@@ -262,8 +273,11 @@ impl ReadModelReader {
                 .map_err(|error| error.at(&file.path))?;
         }
         rows.sort_unstable_by_key(|row| std::cmp::Reverse(row.id));
-        rows.truncate(filter.limit);
-        Ok(rows)
+        let mut room = PageRoom::of(filter);
+        let fitting = rows.iter().take_while(|row| room.takes(row)).count();
+        let more = fitting < rows.len();
+        rows.truncate(fitting);
+        Ok(OrderPage { rows, more })
     }
 
     /// Which tables of a projection there are beside the live ones, in any file.

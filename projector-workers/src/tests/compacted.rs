@@ -221,7 +221,8 @@ fn orders_told_as_one_are_listed_by_when_they_were_placed() {
     };
     let found = reader.page(&filter).unwrap();
     let expected = placed.iter().filter(|at| **at < middle).count();
-    assert_eq!(found.len(), expected);
+    assert_eq!(found.rows.len(), expected);
+    assert!(!found.more);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 
 use super::world::{FIRST_MICROS, World, place};
-use crate::{OrderFilter, ReadModel, ReadModelReader};
+use crate::{OrderFilter, OrderRow, ReadModel, ReadModelReader};
 
 #[test]
 fn many_orders_come_back_in_the_order_asked_with_gaps_where_there_is_none() {
@@ -46,18 +46,25 @@ fn many_orders_come_back_in_the_order_asked_with_gaps_where_there_is_none() {
     }
 }
 
+fn bytes_of(row: &OrderRow) -> usize {
+    row.lines.len() + row.metadata.len()
+}
+
 /// All pages of a filter, one after the other, by their cursors.
 fn walk(reader: &mut ReadModelReader, filter: &OrderFilter) -> Vec<OrderId> {
     let mut filter = filter.clone();
     let mut ids = Vec::new();
     loop {
         let page = reader.page(&filter).unwrap();
-        assert!(page.len() <= filter.limit);
-        let Some(last) = page.last() else {
+        assert!(page.rows.len() <= filter.limit);
+        let bytes: usize = page.rows.iter().map(bytes_of).sum();
+        assert!(page.rows.len() <= 1 || filter.bytes_max.is_none_or(|most| bytes <= most));
+        ids.extend(page.rows.iter().map(|row| row.id));
+        if !page.more {
             return ids;
-        };
-        filter.before = Some(last.id);
-        ids.extend(page.iter().map(|row| row.id));
+        }
+        filter.before = page.rows.last().map(|row| row.id);
+        assert!(filter.before.is_some(), "a page that leads nowhere");
     }
 }
 
@@ -87,7 +94,8 @@ fn listed_world() -> World {
         let id = world.new_id();
         world.now_micros += number % 7 * 1_500;
         let customer = format!("c{}", number % 3);
-        world.run(id, &place(&customer, &[("A", 1, 10)])).unwrap();
+        let lines = vec![("A", 1, 10); 1 + usize::try_from(number % 5).unwrap()];
+        world.run(id, &place(&customer, &lines)).unwrap();
         if number % 2 == 0 {
             world.run(id, &Command::Confirm).unwrap();
         }
@@ -109,15 +117,17 @@ fn filter() -> impl Strategy<Value = OrderFilter> {
         time(),
         time(),
         1..70_usize,
+        prop::option::of(0..3_000_usize),
     );
     parts.prop_map(
-        |(status, customer, created_after, created_before, limit)| OrderFilter {
+        |(status, customer, created_after, created_before, limit, bytes_max)| OrderFilter {
             status,
             customer_id: customer.map(|number| CustomerId::new(format!("c{number}")).unwrap()),
             created_after,
             created_before,
             before: None,
             limit,
+            bytes_max,
         },
     )
 }
@@ -136,6 +146,35 @@ fn pages_give_exactly_the_orders_of_a_filter_newest_first() {
             Ok(())
         });
         outcome.unwrap();
+    }
+}
+
+#[test]
+fn a_page_has_as_many_orders_as_fit_into_its_bytes_and_at_least_one() {
+    let world = listed_world();
+    let read_model = world.open();
+    world.projector(&read_model).catch_up();
+    let mut reader = read_model.reader().unwrap();
+    let whole = reader
+        .page(&OrderFilter {
+            limit: 4,
+            ..OrderFilter::default()
+        })
+        .unwrap();
+    let three: usize = whole.rows[..3].iter().map(bytes_of).sum();
+    for (bytes_max, count) in [(three, 3), (three - 1, 2), (1, 1), (0, 1), (usize::MAX, 60)] {
+        let page = reader
+            .page(&OrderFilter {
+                limit: 100,
+                bytes_max: Some(bytes_max),
+                ..OrderFilter::default()
+            })
+            .unwrap();
+        assert_eq!(
+            (page.rows.len(), page.more),
+            (count, count < 60),
+            "{bytes_max}"
+        );
     }
 }
 
