@@ -28,6 +28,7 @@ use crate::ApiConfig;
 use crate::answer::{self, Answer, AnswerBody, X_REQUEST_ID};
 use crate::auth::authorize;
 use crate::connection_clock::{ConnectionClock, Phase};
+use crate::connection_metrics::ConnectionMetrics;
 use crate::dispatch::dispatch;
 use crate::door::Door;
 use crate::error::{Problem, ProblemKind};
@@ -123,6 +124,7 @@ pub(crate) struct Shared {
     pub(crate) former_seals: Vec<Seal>,
     pub(crate) config: ApiConfig,
     http_metrics: HttpMetrics,
+    pub(crate) connection_metrics: ConnectionMetrics,
     request_ids: RequestIds,
     /// Whether `/readyz` turns traffic away ahead of the shutdown.
     turning_away: AtomicBool,
@@ -167,6 +169,11 @@ impl Shared {
         self.commands
             .as_ref()
             .ok_or_else(|| Problem::new(ProblemKind::NotFound, "this process takes no commands"))
+    }
+
+    /// An id for a request that has none.
+    pub(crate) fn next_request_id(&self) -> HeaderValue {
+        self.request_ids.next()
     }
 
     /// Whether the service should get no traffic because it stops, now or soon.
@@ -230,6 +237,7 @@ impl Api {
         });
         let shared = Arc::new(Shared {
             http_metrics: HttpMetrics::register(&parts.registry)?,
+            connection_metrics: ConnectionMetrics::register(&parts.registry)?,
             commands: parts.commands,
             lag_clock,
             read_model: parts.read_model,
@@ -290,7 +298,7 @@ impl Api {
         let method = MethodLabel::of(request.method());
         let request_id = match request_headers::request_id(request.headers()) {
             Some(id) => id.clone(),
-            None => self.shared.request_ids.next(),
+            None => self.shared.next_request_id(),
         };
         // Needed for problems alone, but the request is gone by then. Cloning a path copies no text.
         let uri = request.uri().clone();

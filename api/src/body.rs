@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::body::HttpBody;
 use axum::extract::{FromRequest, Request};
-use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue};
 use bytes::{Bytes, BytesMut};
 use hyper::body::Frame;
@@ -14,10 +14,6 @@ use hyper::body::Frame;
 use crate::api::Shared;
 use crate::connection_clock::ConnectionClock;
 use crate::error::{Problem, ProblemKind};
-
-/// Most bytes beyond the limit that are read and thrown away before a body is refused: an answer in the middle of what a
-/// client sends is lost with the connection that has to be closed then.
-const DISCARDED_BYTES_MAX: usize = 1024 * 1024;
 
 /// The bytes of a JSON body; empty if there is none.
 #[derive(Debug)]
@@ -46,13 +42,9 @@ impl JsonBody {
         B: HttpBody<Data = Bytes>,
         B::Error: std::fmt::Display,
     {
-        let beyond =
-            declared_length(headers).map_or(0, |length| length.saturating_sub(limit as u64));
-        if beyond > 0 {
-            // Who waits to be told to go on is told not to.
-            if beyond <= DISCARDED_BYTES_MAX as u64 && !headers.contains_key(EXPECT) {
-                discard(pin!(body), limit, clock).await;
-            }
+        // Who waits to be told to go on (`Expect: 100-continue`) is told not to; who does not, reads the answer behind what
+        // it sends.
+        if declared_length(headers).is_some_and(|length| length > limit as u64) {
             return Err(too_large(limit));
         }
         let bytes = whole(body, limit, clock).await?;
@@ -137,8 +129,6 @@ where
             }
         };
         if first.len() + more.len() + data.len() > limit {
-            drop((first, more, data));
-            discard(body, 0, clock).await;
             return Err(too_large(limit));
         }
         if first.is_empty() && more.is_empty() {
@@ -178,25 +168,10 @@ where
     .await
 }
 
-/// Reads what is left of a body that is refused, unless that is more than [`DISCARDED_BYTES_MAX`] beyond `limit`.
-async fn discard<B>(mut body: Pin<&mut B>, limit: usize, clock: Option<&ConnectionClock>)
-where
-    B: HttpBody<Data = Bytes>,
-{
-    let mut left = limit + DISCARDED_BYTES_MAX;
-    while let Some(Ok(frame)) = next_frame(body.as_mut(), clock).await {
-        let bytes = frame.data_ref().map_or(0, Bytes::len);
-        if bytes > left || body.is_end_stream() {
-            return;
-        }
-        left -= bytes;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use axum::body::Body;
-    use futures_util::{StreamExt, stream};
+    use futures_util::stream;
 
     use super::*;
 
@@ -223,22 +198,6 @@ mod tests {
         for body in [in_pieces(&[b"ab", b"cd", b"ef"]), Body::from("abcdef")] {
             let problem = whole(body, 5, None).await.expect_err("six bytes");
             assert_eq!(problem.kind(), ProblemKind::BodyTooLarge);
-        }
-    }
-
-    #[tokio::test]
-    async fn what_is_left_of_a_body_that_is_refused_is_read_but_not_for_ever() {
-        const PIECE: usize = 64 * 1024;
-        for (pieces, read) in [(12, 12), (1_000, 1 + DISCARDED_BYTES_MAX / PIECE)] {
-            let mut given = 0;
-            let body = stream::iter((0..pieces).inspect(|_| given += 1)).map(|_| {
-                let piece = Bytes::from_static(&[b' '; PIECE]);
-                Ok::<_, std::io::Error>(piece)
-            });
-            let body = http_body_util::StreamBody::new(body.map(|piece| piece.map(Frame::data)));
-            let problem = whole(body, 5, None).await.expect_err("too much");
-            assert_eq!(problem.kind(), ProblemKind::BodyTooLarge);
-            assert!((read..=read + 1).contains(&given), "{given} of {pieces}");
         }
     }
 

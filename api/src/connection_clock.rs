@@ -2,7 +2,7 @@
 //! several a request: the deadlines themselves are stores to memory.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ const STOPPING_READER: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Phase {
-    /// Between two requests, or in the middle of a head.
+    /// Between two requests, in the middle of a head, or of an answer that has an end.
     AwaitingHead = 0,
     /// A request's body has not all come.
     ReadingBody = 1,
@@ -49,6 +49,9 @@ pub(crate) struct ConnectionClock {
     opened: Instant,
     deadline_us: AtomicU64,
     phase: AtomicU8,
+    /// Whether somebody has left some of the request's body unread.
+    unread: AtomicBool,
+    stopping: AtomicBool,
     head: Duration,
     request: Duration,
 }
@@ -61,6 +64,8 @@ impl ConnectionClock {
             opened: Instant::now(),
             deadline_us: AtomicU64::new(0),
             phase: AtomicU8::new(Phase::AwaitingHead as u8),
+            unread: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
             head,
             request,
         };
@@ -70,8 +75,40 @@ impl ConnectionClock {
 
     /// A request's head came.
     pub(crate) fn begin_request(&self, now: Instant) {
+        self.unread.store(false, Ordering::Relaxed);
         self.enter(Phase::Working);
         self.set(now + self.request);
+    }
+
+    /// The client has taken some of an answer: it has as long as before for the next of it, however long all of it takes.
+    pub(crate) fn progress(&self, now: Instant) {
+        match self.phase() {
+            Phase::AwaitingHead => self.set(now + self.head),
+            Phase::Streaming if self.deadline_us.load(Ordering::Relaxed) != NEVER => {
+                let left = if self.stopping.load(Ordering::Relaxed) {
+                    STOPPING_READER
+                } else {
+                    self.request
+                };
+                self.set(now + left);
+            }
+            // What is written now is of another request, or asks for the body.
+            Phase::Streaming
+            | Phase::ReadingBody
+            | Phase::Working
+            | Phase::BodyOverdue
+            | Phase::WorkOverdue => {}
+        }
+    }
+
+    /// Some of the request's body is not read and will not be.
+    pub(crate) fn leave_unread(&self) {
+        self.unread.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the client may still be sending a body that nobody reads.
+    pub(crate) fn has_unread(&self) -> bool {
+        self.unread.load(Ordering::Relaxed)
     }
 
     /// The request's answer is on its way, unless it is a stream.
@@ -92,6 +129,7 @@ impl ConnectionClock {
 
     /// The service stops: a stream whose reader does not take what it was given is not waited for any longer than this.
     pub(crate) fn stop(&self, now: Instant) {
+        self.stopping.store(true, Ordering::Relaxed);
         if self.phase() == Phase::Streaming && !self.left(now).is_zero() {
             let soon = self.micros(now + STOPPING_READER);
             let deadline = self.deadline_us.load(Ordering::Relaxed);
@@ -275,6 +313,34 @@ mod tests {
         clock.set(now + REQUEST);
         clock.stop(now);
         assert_eq!(clock.left(now), STOPPING_READER);
+        drop(guard);
+    }
+
+    #[test]
+    fn whoever_takes_an_answer_bit_by_bit_has_time_for_the_next_bit() {
+        let clock = Arc::new(ConnectionClock::new(HEAD, REQUEST));
+        let now = clock.opened;
+        clock.begin_request(now);
+        clock.end_request(now);
+        let late = now + 10 * HEAD;
+        clock.progress(late);
+        assert_eq!(clock.left(late), HEAD);
+
+        // A request is not given more time by the answer before it.
+        clock.begin_request(late);
+        clock.progress(late + SECOND);
+        assert_eq!(clock.left(late), REQUEST);
+
+        let guard = ConnectionClock::stream(&clock);
+        clock.progress(late);
+        assert_eq!(clock.deadline_us.load(Ordering::Relaxed), NEVER);
+        clock.set(late);
+        clock.progress(late);
+        assert_eq!(clock.left(late), HEAD, "the timer looks again");
+        assert_eq!(clock.left(late + REQUEST - SECOND), SECOND);
+        clock.stop(late);
+        clock.progress(late);
+        assert_eq!(clock.left(late), STOPPING_READER);
         drop(guard);
     }
 

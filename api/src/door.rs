@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::connection_metrics::ConnectionMetrics;
 use crate::route::Route;
 use crate::serve::Endpoints;
 
@@ -46,18 +47,30 @@ pub(crate) struct Doorkeeper {
     endpoints: Endpoints,
     open: Arc<Semaphore>,
     reserve: Arc<Semaphore>,
+    metrics: ConnectionMetrics,
 }
 
 /// The right to be a connection, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Admission {
     pub(crate) door: Door,
+    metrics: ConnectionMetrics,
     _place: OwnedSemaphorePermit,
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.metrics.open.dec();
+    }
 }
 
 impl Doorkeeper {
     /// For a listener; `shared` counts the connections of all that clients use.
-    pub(crate) fn new(endpoints: Endpoints, shared: &Arc<Semaphore>) -> Self {
+    pub(crate) fn new(
+        endpoints: Endpoints,
+        shared: &Arc<Semaphore>,
+        metrics: ConnectionMetrics,
+    ) -> Self {
         let (open, reserved) = match endpoints {
             Endpoints::Admin | Endpoints::Projector => {
                 (Arc::new(Semaphore::new(ADMIN_CONNECTIONS)), 0)
@@ -68,23 +81,30 @@ impl Doorkeeper {
             endpoints,
             open,
             reserve: Arc::new(Semaphore::new(reserved)),
+            metrics,
         }
     }
 
     /// Lets a connection in, if need be by the reserve; `None` if there is no place at all.
     pub(crate) fn admit(&self) -> Option<Admission> {
         let places = [(&self.open, false), (&self.reserve, true)];
-        places.into_iter().find_map(|(places, reserved)| {
+        let admission = places.into_iter().find_map(|(places, reserved)| {
             let place = Arc::clone(places).try_acquire_owned().ok()?;
             let door = Door {
                 endpoints: self.endpoints,
                 reserved,
             };
+            self.metrics.open.inc();
             Some(Admission {
                 door,
+                metrics: self.metrics.clone(),
                 _place: place,
             })
-        })
+        });
+        if admission.is_none() {
+            self.metrics.refused.inc();
+        }
+        admission
     }
 }
 
@@ -92,10 +112,15 @@ impl Doorkeeper {
 mod tests {
     use super::*;
 
+    fn metrics() -> ConnectionMetrics {
+        ConnectionMetrics::register(&prometheus::Registry::new()).unwrap()
+    }
+
     #[test]
     fn behind_the_cap_comes_the_reserve_and_then_nothing() {
         let shared = Arc::new(Semaphore::new(1));
-        let public = Doorkeeper::new(Endpoints::All, &shared);
+        let metrics = metrics();
+        let public = Doorkeeper::new(Endpoints::All, &shared, metrics.clone());
         let first = public.admit().unwrap();
         assert!(first.door.admits(Route::Orders));
         let reserve: Vec<_> = (0..RESERVED_CONNECTIONS)
@@ -106,15 +131,19 @@ mod tests {
             assert!(reserved.door.admits(Route::Readyz));
             assert!(reserved.door.admits(Route::Projections));
         }
+        let open = 1 + i64::try_from(RESERVED_CONNECTIONS).unwrap();
+        assert_eq!((metrics.open.get(), metrics.refused.get()), (open, 0));
         assert!(public.admit().is_none());
+        assert_eq!((metrics.open.get(), metrics.refused.get()), (open, 1));
         drop(first);
+        assert_eq!(metrics.open.get(), open - 1);
         assert!(!public.admit().unwrap().door.reserved);
     }
 
     #[test]
     fn what_clients_take_is_not_the_operators() {
         let shared = Arc::new(Semaphore::new(0));
-        let operators = Doorkeeper::new(Endpoints::Admin, &shared);
+        let operators = Doorkeeper::new(Endpoints::Admin, &shared, metrics());
         assert!(!operators.admit().unwrap().door.reserved);
     }
 }

@@ -431,6 +431,10 @@ mod tests {
              program should look at; `type` is `urn:order-service:problem:<code>`; `title` and `detail` are for \
              people. `errors` lists places in the body as JSON pointers (RFC 6901), `request_id` is also in the \
              answer's `X-Request-Id`. Every 503 has `Retry-After`.\n\n\
+             Except for what is no request: a head that is malformed, or gives its body no length or coding that can be \
+             (400), a target (414) or headers (431) that are too long or too many are refused before the service sees \
+             a request. Such an answer has no body and no `X-Request-Id`, is counted nowhere, and the connection is \
+             closed.\n\n\
              This page is written from `api/src/error.rs` and checked by its tests.\n\n\
              | status | code | title | what it means |\n|---|---|---|---|\n",
         );

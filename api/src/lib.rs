@@ -8,6 +8,7 @@
 
 mod admin;
 mod answer;
+mod answer_stream;
 mod api;
 mod auth;
 mod body;
@@ -15,10 +16,12 @@ mod bulk;
 mod conditions;
 mod config;
 mod connection_clock;
+mod connection_metrics;
 mod dispatch;
 mod door;
 mod error;
 mod event_json;
+mod farewell;
 mod feed;
 mod feed_position;
 mod frames;
@@ -39,6 +42,7 @@ mod projector;
 mod query;
 mod readers;
 mod reads;
+mod request_body;
 mod request_headers;
 mod route;
 mod router;

@@ -13,13 +13,16 @@ use std::time::{Duration, Instant};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::Api;
+use crate::answer_stream::AnswerStream;
 use crate::door::{Admission, Doorkeeper, RESERVED_HEAD_TIMEOUT};
+use crate::farewell::{read_on, refuse};
+use crate::request_body::RequestBody;
 use crate::route::Route;
 use crate::tls::Tls;
 
@@ -27,13 +30,8 @@ use crate::tls::Tls;
 const READ_BUFFER_BYTES: usize = 64 * 1024;
 /// How long to pause when the process has no descriptor left for a connection: others must end first.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// How long a refused connection may take to read that it is refused.
-const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
-/// What a connection is told that there is no place for, not even in the reserve.
-const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
-    content-type: application/problem+json\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 175\r\n\r\n\
-    {\"type\":\"urn:order-service:problem:overloaded\",\"title\":\"The service is overloaded\",\"status\":503,\
-    \"code\":\"overloaded\",\"detail\":\"the service has as many connections as it takes\"}";
+/// Most connections at once that are told that there is no place for them; more are closed without a word.
+const REFUSALS_MAX: usize = 64;
 
 /// Which endpoints a listener serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,7 +150,9 @@ async fn accept(listener: Listener, api: Api, slots: Arc<Semaphore>) {
         socket: listener,
         endpoints,
     } = listener;
-    let doorkeeper = Doorkeeper::new(endpoints, &slots);
+    let metrics = api.shared.connection_metrics.clone();
+    let doorkeeper = Doorkeeper::new(endpoints, &slots, metrics);
+    let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
     let speaks_tls = api.shared.config.tls.is_some();
     let mut stopped = pin!(api.shared.stopped());
     let mut connections = JoinSet::new();
@@ -181,7 +181,15 @@ async fn accept(listener: Listener, api: Api, slots: Arc<Semaphore>) {
             }
             // A client that waits for a handshake would not understand the refusal.
             None if speaks_tls => drop(stream),
-            None => drop(connections.spawn(refuse(stream))),
+            None => {
+                if let Ok(place) = Arc::clone(&refusals).try_acquire_owned() {
+                    let api = api.clone();
+                    connections.spawn(async move {
+                        refuse(stream, &api.shared).await;
+                        drop(place);
+                    });
+                }
+            }
         }
     }
     drop(listener);
@@ -238,7 +246,7 @@ fn head_timeout(admission: &Admission, api: &Api) -> Duration {
 }
 
 /// Speaks HTTP on an open stream until it ends; the place it takes is free again on return.
-async fn speak_http<S>(stream: S, admission: Admission, api: &Api)
+async fn speak_http<S>(mut stream: S, admission: Admission, api: &Api)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -246,81 +254,69 @@ where
     let limit = head_timeout(&admission, api);
     let clock = Arc::new(api.connection_clock(limit));
     let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
+        let request = request.map(|body| RequestBody::new(body, Arc::clone(&clock)));
         api.clone().answer(request, door, Arc::clone(&clock))
     });
-    let mut connection = pin!(
-        http1::Builder::new()
+    let ended = {
+        let mut connection = pin!(
+            http1::Builder::new()
             .max_buf_size(READ_BUFFER_BYTES)
             // The connection's clock does this job for heads, bodies and answers alike.
             .header_read_timeout(None)
             .keep_alive(!door.reserved)
-            .serve_connection(TokioIo::new(stream), service)
-    );
-    let mut stopped = pin!(api.shared.stopped());
-    let mut timer = pin!(tokio::time::sleep(limit));
-    let mut stops = false;
-    let ended = poll_fn(|context| {
-        if !stops && stopped.as_mut().poll(context).is_ready() {
-            stops = true;
-            connection.as_mut().graceful_shutdown();
-            let now = Instant::now();
-            clock.stop(now);
-            timer.as_mut().reset((now + clock.left(now)).into());
-        }
-        loop {
-            if let Poll::Ready(ended) = connection.as_mut().poll(context) {
-                return Poll::Ready(ended);
-            }
-            let mut told = false;
-            // Only a timer that fires looks at the clock, and is then set to what the clock says.
-            while timer.as_mut().poll(context).is_ready() {
+            .serve_connection(
+                TokioIo::new(AnswerStream::new(&mut stream, Arc::clone(&clock))),
+                service
+            )
+        );
+        let mut stopped = pin!(api.shared.stopped());
+        let mut timer = pin!(tokio::time::sleep(limit));
+        let mut stops = false;
+        poll_fn(|context| {
+            if !stops && stopped.as_mut().poll(context).is_ready() {
+                stops = true;
+                connection.as_mut().graceful_shutdown();
                 let now = Instant::now();
-                let left = clock.left(now);
-                if !left.is_zero() {
-                    timer.as_mut().reset((now + left).into());
-                } else if clock.expire(now) {
-                    timer.as_mut().reset((now + clock.left(now)).into());
-                    told = true;
-                } else {
-                    return Poll::Ready(Ok(()));
+                clock.stop(now);
+                timer.as_mut().reset((now + clock.left(now)).into());
+            }
+            loop {
+                if let Poll::Ready(ended) = connection.as_mut().poll(context) {
+                    return Poll::Ready(Some(ended));
+                }
+                let mut told = false;
+                // Only a timer that fires looks at the clock, and is then set to what the clock says.
+                while timer.as_mut().poll(context).is_ready() {
+                    let now = Instant::now();
+                    let left = clock.left(now);
+                    if !left.is_zero() {
+                        timer.as_mut().reset((now + left).into());
+                    } else if clock.expire(now) {
+                        timer.as_mut().reset((now + clock.left(now)).into());
+                        told = true;
+                    } else {
+                        return Poll::Ready(None);
+                    }
+                }
+                // A request that was told its time is over answers when it is polled again.
+                if !told {
+                    return Poll::Pending;
                 }
             }
-            // A request that was told its time is over answers when it is polled again.
-            if !told {
-                return Poll::Pending;
-            }
+        })
+        .await
+    };
+    let still_sends = match ended {
+        // It had its time.
+        None => false,
+        Some(Ok(())) => clock.has_unread(),
+        Some(Err(error)) => {
+            tracing::debug!(%error, "a connection ended in an error");
+            // A head that cannot be read was answered, wherever it ends.
+            error.is_parse() || error.is_parse_too_large()
         }
-    });
-    if let Err(error) = ended.await {
-        tracing::debug!(%error, "a connection ended in an error");
-    }
-}
-
-/// Tells a connection above the cap to come back later.
-async fn refuse(mut stream: TcpStream) {
-    let told = tokio::time::timeout(REFUSAL_TIMEOUT, async {
-        stream.write_all(REFUSAL).await?;
-        stream.shutdown().await
-    });
-    if let Ok(Err(error)) = told.await {
-        tracing::debug!(%error, "a refused connection was gone before it was told");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_refusal_is_a_complete_answer() {
-        let text = std::str::from_utf8(REFUSAL).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        assert!(
-            head.contains(&format!("content-length: {}", body.len())),
-            "{}",
-            body.len()
-        );
-        let problem: serde_json::Value = serde_json::from_str(body).unwrap();
-        assert_eq!(problem["code"], "overloaded");
+    };
+    if still_sends {
+        read_on(&mut stream, limit, api.shared.stopped()).await;
     }
 }

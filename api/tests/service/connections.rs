@@ -107,10 +107,24 @@ async fn a_connection_that_there_is_no_place_for_is_told_to_come_back() {
     let mut silent = Vec::new();
     for _ in 0..ATTEMPTS {
         let mut stream = connect(&served).await;
-        let mut answer = [0; 12];
-        let told = tokio::time::timeout(Duration::from_millis(20), stream.read_exact(&mut answer));
+        let mut first = [0; 1];
+        let told = tokio::time::timeout(Duration::from_millis(20), stream.read_exact(&mut first));
         if told.await.is_ok() {
-            assert_eq!(&answer, b"HTTP/1.1 503");
+            let answer = format!("H{}", read_to_end(&mut stream).await);
+            let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+            assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+            let length = format!("content-length: {}\r\n", body.len());
+            assert!(format!("{head}\r\n").contains(&length), "{head}");
+            let problem: serde_json::Value = serde_json::from_str(body).unwrap();
+            assert_eq!(problem["code"], "overloaded");
+            assert_eq!(problem["instance"], "/");
+            let id = problem["request_id"].as_str().unwrap();
+            assert!(head.contains(&format!("x-request-id: {id}\r\n")), "{head}");
+            assert!(head.contains("retry-after: 1\r\n"), "{head}");
+            let metrics = world.get("/metrics").await.text;
+            assert!(metrics.contains("\nhttp_connections_refused_total 1\n"));
+            let open = format!("\nhttp_connections_open {}\n", silent.len());
+            assert!(metrics.contains(&open), "{open} is not in {metrics}");
             return;
         }
         silent.push(stream);

@@ -9,6 +9,7 @@
 mod bulk;
 mod connections;
 mod document;
+mod farewells;
 mod feed;
 mod forged;
 mod guards;
@@ -18,5 +19,6 @@ mod malformed;
 mod methods;
 mod raw;
 mod reads;
+mod slow_readers;
 mod tls;
 mod world;

@@ -210,7 +210,17 @@ async fn what_is_not_http_is_refused_and_costs_nobody_anything() {
             .map(|answer| answer[2..5].parse().unwrap())
             .collect();
         match fate {
-            Refused(status) => assert_eq!(statuses, [status], "{what}: {answer}"),
+            Refused(status) => {
+                assert_eq!(statuses, [status], "{what}: {answer}");
+                // As `docs/problems.md` says: what is refused before it is a request has no problem in it.
+                let is_problem = answer.contains("problem+json");
+                let has_none = answer.contains("content-length: 0\r\n");
+                assert_eq!(is_problem, !has_none, "{what}: {answer}");
+                assert!(
+                    !is_problem || !matches!(status, 414 | 431),
+                    "{what}: {answer}"
+                );
+            }
             Served(expected) => assert_eq!(statuses, expected, "{what}: {answer}"),
             Closed => assert_eq!(answer, "", "{what}"),
         }

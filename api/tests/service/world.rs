@@ -171,7 +171,11 @@ impl World {
 
     /// Serves on a loopback socket until the stop is sent or dropped.
     pub(crate) async fn serve(&self) -> Served {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        self.serve_on(TcpListener::bind("127.0.0.1:0").await.unwrap())
+    }
+
+    /// Serves on a socket until the stop is sent or dropped.
+    pub(crate) fn serve_on(&self, listener: TcpListener) -> Served {
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let api = self.api.clone();

@@ -156,6 +156,8 @@ async fn every_metric_that_is_promised_is_there_with_its_type_and_labels() {
             "counter",
             &["route", "method", "status"],
         ),
+        ("http_connections_open", "gauge", &[]),
+        ("http_connections_refused_total", "counter", &[]),
         ("projector_event_lag_seconds", "gauge", projection),
         ("projector_lag_events", "gauge", projection),
         ("projector_checkpoint_offset", "gauge", projection),
