@@ -12,7 +12,8 @@ pub struct ApiConfig {
     pub connections_max: usize,
     /// Longest time a connection may take to send the head of a request, and may stay idle between two.
     pub header_timeout: Duration,
-    /// Longest time a request may take from its head to its answer, body included. Streams are exempt.
+    /// Longest time a request may take from its head to its answer, body included. Streams are exempt, but a line of a bulk
+    /// request may take no longer to arrive.
     pub request_timeout: Duration,
     /// Longest time open requests may take after the shutdown signal; what is open then is cut off.
     pub drain_timeout: Duration,
@@ -29,6 +30,14 @@ pub struct ApiConfig {
     pub prefer_wait_max: Duration,
     /// Most feeds (`GET /events`) open at once.
     pub feeds_max: usize,
+    /// How often a feed that has nothing to show says that it is alive, and how far it has looked: proxies cut what is
+    /// silent for a minute.
+    pub heartbeat_every: Duration,
+    /// Most bulk requests open at once: each may hold as many lines as are in flight.
+    pub bulk_requests_max: usize,
+    /// How long a line of a bulk request waits for room in a full queue before it is refused: it is the stream that has to
+    /// wait then.
+    pub bulk_patience: Duration,
     /// Most lines of a bulk request that wait for their outcome at once.
     pub bulk_lines_max: usize,
     /// Whether every command on an existing order must carry `If-Match` (428 otherwise).
@@ -61,6 +70,9 @@ impl Default for ApiConfig {
             read_patience: Duration::from_secs(1),
             prefer_wait_max: Duration::from_secs(25),
             feeds_max: 256,
+            heartbeat_every: Duration::from_secs(15),
+            bulk_requests_max: 64,
+            bulk_patience: Duration::from_secs(10),
             bulk_lines_max: 1000,
             require_if_match: false,
             require_idempotency_key: false,

@@ -2,7 +2,12 @@
 //!
 //! A feed is pulled: nothing is read before the connection can take it, so a slow reader holds one chunk of memory and
 //! nobody else up; one that reads nothing at all is cut off. It ends with the service's shutdown.
+//!
+//! A client may come back from wherever it was, also from before its first event: the greeting and every heartbeat have an
+//! id, in a block without data, which a client remembers and shows to nobody (WHATWG HTML, 9.2.6: the last event id is set
+//! before an event without data is dropped).
 
+use std::convert::Infallible;
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -19,6 +24,7 @@ use order_domain::EventKind;
 use order_projector_workers::{Frame, Offset, PartitionId, PartitionReader, ScanLimit};
 use serde::Deserialize;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::api::Shared;
 use crate::connection_clock::ConnectionClock;
@@ -37,8 +43,8 @@ const CHUNK: ScanLimit = ScanLimit {
 };
 /// How often the ends of the log are looked at while a feed waits.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
-/// How often a feed without events says that it is alive: proxies cut what is silent for a minute.
-const HEARTBEAT_EVERY: Duration = Duration::from_secs(15);
+/// When a client is to come back after its feed has ended: a restart takes seconds.
+const RETRY: Duration = Duration::from_secs(1);
 /// How long a feed waits before it reads again after the readers were too busy for it.
 const BUSY_PAUSE: Duration = Duration::from_millis(100);
 
@@ -75,6 +81,7 @@ pub(crate) async fn events(
         filter,
         position,
         greeted: false,
+        heartbeat_at: Instant::now(),
         _place: place,
     };
     let chunks = futures_util::stream::unfold(feed, Feed::next);
@@ -211,27 +218,34 @@ struct Feed {
     filter: Filter,
     position: FeedPosition,
     greeted: bool,
+    /// When there must be something to read again.
+    heartbeat_at: Instant,
     _place: FeedPlace,
 }
 
 impl Feed {
     /// The next chunk, when there is something to say; `None` ends the feed.
-    async fn next(mut self) -> Option<(Result<Bytes, std::convert::Infallible>, Self)> {
+    async fn next(mut self) -> Option<(Result<Bytes, Infallible>, Self)> {
         if !self.greeted {
             // The head goes out with the first bytes: a client sees at once that it is connected.
             self.greeted = true;
-            return Some((Ok(Bytes::from_static(b": welcome\n\n")), self));
+            let greeting = format!(": welcome\nretry: {}\n", RETRY.as_millis());
+            return Some(self.say_position(greeting));
         }
         loop {
             if self.shared.is_stopping() {
                 return None;
+            }
+            // Here, where all ways come by: one that shows few events of many has enough to read for ever.
+            if Instant::now() >= self.heartbeat_at {
+                return Some(self.say_position(": alive\n".to_owned()));
             }
             // Marked as seen before the read: an end that moves during the read wakes the wait behind it.
             self.ends.mark_unchanged();
             match self.read().await {
                 Ok(Chunk { text, more }) => {
                     if !text.is_empty() {
-                        return Some((Ok(Bytes::from(text)), self));
+                        return Some(self.say(text));
                     }
                     if more {
                         continue;
@@ -251,11 +265,22 @@ impl Feed {
                 biased;
                 () = shared.stopped() => return None,
                 _ = self.ends.changed() => {}
-                () = tokio::time::sleep(HEARTBEAT_EVERY) => {
-                    return Some((Ok(Bytes::from_static(b": alive\n\n")), self));
-                }
+                () = tokio::time::sleep_until(self.heartbeat_at) => {}
             }
         }
+    }
+
+    fn say(mut self, text: impl Into<Bytes>) -> (Result<Bytes, Infallible>, Self) {
+        self.heartbeat_at = Instant::now() + self.shared.config.heartbeat_every;
+        (Ok(text.into()), self)
+    }
+
+    /// Ends a block with the position: everything before it that is to be shown was said.
+    fn say_position(self, mut block: String) -> (Result<Bytes, Infallible>, Self) {
+        block.push_str("id: ");
+        block.push_str(&self.position.text(self.shared.seal));
+        block.push_str("\n\n");
+        self.say(block)
     }
 
     /// Reads on from the position, and moves it.

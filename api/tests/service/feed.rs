@@ -18,9 +18,12 @@ struct Event {
     data: Value,
 }
 
+/// Reads a feed as a browser's `EventSource` does.
 struct Feed {
     body: BodyDataStream,
     text: String,
+    /// What it would send to come back.
+    last_event_id: String,
 }
 
 impl Feed {
@@ -35,23 +38,58 @@ impl Feed {
         Self {
             body: answer.into_body().into_data_stream(),
             text: String::new(),
+            last_event_id: last.unwrap_or_default().to_owned(),
         }
     }
 
-    /// The next event; comments are skipped. `None` when the feed ends.
-    async fn next(&mut self) -> Option<Event> {
+    /// Loses the connection and comes back.
+    async fn reconnect(self, world: &World, path: &str) -> Self {
+        let last = Some(self.last_event_id).filter(|id| !id.is_empty());
+        Self::open(world, path, last.as_deref()).await
+    }
+
+    /// What the next block holds, if it is an event; `None` when the feed ends.
+    async fn next_block(&mut self) -> Option<Option<Event>> {
         loop {
             if let Some((block, rest)) = self.text.split_once("\n\n") {
-                let event = parse(block);
-                self.text = rest.to_owned();
-                match event {
-                    Some(event) => return Some(event),
-                    None => continue,
-                }
+                let (block, rest) = (block.to_owned(), rest.to_owned());
+                self.text = rest;
+                return Some(self.read_block(&block));
             }
             let piece = tokio::time::timeout(Duration::from_secs(30), self.body.next());
             let piece = piece.await.expect("the feed goes on or ends")?.unwrap();
             self.text.push_str(std::str::from_utf8(&piece).unwrap());
+        }
+    }
+
+    /// WHATWG HTML, 9.2.6: an id counts with or without data, an event without data is none.
+    fn read_block(&mut self, block: &str) -> Option<Event> {
+        let (mut kind, mut data) = (String::new(), String::new());
+        for line in block.lines() {
+            match line.split_once(": ").expect("a field or a comment") {
+                ("id", id) => self.last_event_id = id.to_owned(),
+                ("event", name) => kind = name.to_owned(),
+                ("data", text) => data.push_str(text),
+                ("retry", milliseconds) => {
+                    assert!(milliseconds.parse::<u32>().unwrap() > 0);
+                }
+                ("", _comment) => {}
+                unknown => panic!("{unknown:?}"),
+            }
+        }
+        (!data.is_empty()).then(|| Event {
+            id: self.last_event_id.clone(),
+            kind,
+            data: serde_json::from_str(&data).unwrap(),
+        })
+    }
+
+    /// The next event; `None` when the feed ends.
+    async fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some(event) = self.next_block().await? {
+                return Some(event);
+            }
         }
     }
 
@@ -62,20 +100,12 @@ impl Feed {
         }
         events
     }
-}
 
-fn parse(block: &str) -> Option<Event> {
-    let field = |name: &str| {
-        block
-            .lines()
-            .find_map(|line| line.strip_prefix(name))
-            .map(str::to_owned)
-    };
-    Some(Event {
-        id: field("id: ")?,
-        kind: field("event: ")?,
-        data: serde_json::from_str(&field("data: ")?).unwrap(),
-    })
+    /// Reads the next block, which must not be an event.
+    async fn nothing(&mut self) {
+        let block = self.next_block().await;
+        assert_eq!(block.expect("the feed goes on"), None);
+    }
 }
 
 async fn confirm(world: &World, id: &str) {
@@ -166,6 +196,69 @@ async fn a_feed_can_be_of_one_kind_of_one_partition_and_of_the_future() {
         }
     }
     assert_eq!(found.len(), 4);
+}
+
+#[tokio::test]
+async fn a_feed_of_the_future_that_is_lost_before_its_first_event_misses_nothing() {
+    for path in ["/events?from=end", "/events?from=end&type=OrderConfirmed"] {
+        let world = World::new();
+        let old = world.place().await;
+        confirm(&world, &old).await;
+        let mut feed = Feed::open(&world, path, None).await;
+        feed.nothing().await;
+        let missed = world.place().await;
+        confirm(&world, &missed).await;
+        let mut feed = feed.reconnect(&world, path).await;
+        assert_eq!(feed.next().await.unwrap().data["order_id"], json!(missed));
+    }
+}
+
+#[tokio::test]
+async fn a_feed_that_shows_nothing_of_what_happens_says_how_far_it_has_looked() {
+    const PATH: &str = "/events?type=OrderConfirmed";
+    let config = ApiConfig {
+        heartbeat_every: Duration::from_millis(20),
+        ..config()
+    };
+    let world = World::with(config);
+    let mut feed = Feed::open(&world, PATH, None).await;
+    let mut first = String::new();
+    for _ in 0..5 {
+        first = world.place().await;
+    }
+    let all = Feed::open(&world, "/events", None).await.take(5).await;
+    // Ends by the patience of a read if it never gets there.
+    while feed.last_event_id != all[4].id {
+        feed.nothing().await;
+    }
+    confirm(&world, &first).await;
+    let mut feed = feed.reconnect(&world, PATH).await;
+    let shown = feed.next().await.unwrap();
+    assert_eq!(shown.data["order_id"], json!(first));
+}
+
+#[tokio::test]
+async fn a_feed_is_alive_however_much_happens_that_it_does_not_show() {
+    let config = ApiConfig {
+        heartbeat_every: Duration::from_millis(100),
+        ..config()
+    };
+    let world = World::with(config);
+    let mut feed = Feed::open(&world, "/events?type=OrderConfirmed", None).await;
+    let heartbeats = async {
+        for _ in 0..5 {
+            feed.nothing().await;
+        }
+    };
+    let traffic = async {
+        loop {
+            world.place().await;
+        }
+    };
+    tokio::select! {
+        () = heartbeats => {}
+        () = traffic => {}
+    }
 }
 
 #[tokio::test]
