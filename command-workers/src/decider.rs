@@ -235,7 +235,8 @@ impl Decider {
         Ok(Decision::AfterAppend(Ok(outcome)))
     }
 
-    /// What the key was used for: by its caller, or before callers were told apart.
+    /// What the key was used for: by its caller, or before callers were told apart, or lines of a bulk request from
+    /// requests.
     fn key_use(
         &mut self,
         digest: KeyDigest,
@@ -247,13 +248,30 @@ impl Decider {
             .idempotency
             .map_or("", |request| request.key.as_str());
         let is_new = matches!(target, Target::New);
-        match self.known.key_use(digest, fingerprint, is_new)? {
-            KeyUse::Unused if Idempotency::has_caller(key) => {
-                let without = Idempotency::digest(Idempotency::client_key(key), target.key_scope());
-                self.known.key_use(without, fingerprint, is_new)
-            }
-            used => Ok(used),
+        let used = self.known.key_use(digest, fingerprint, is_new)?;
+        if !matches!(used, KeyUse::Unused) {
+            return Ok(used);
         }
+        let has_caller = Idempotency::has_caller(key);
+        let digest_of = |key| Idempotency::digest(key, target.key_scope());
+        if has_caller {
+            let without = digest_of(Idempotency::client_key(key));
+            let used = self.known.key_use(without, fingerprint, is_new)?;
+            if !matches!(used, KeyUse::Unused) {
+                return Ok(used);
+            }
+        }
+        if let Some(former) = Idempotency::former_line_key(key) {
+            let without = has_caller.then(|| Idempotency::client_key(&former));
+            for text in [Some(former.as_str()), without].into_iter().flatten() {
+                let used = self.known.key_use(digest_of(text), fingerprint, is_new)?;
+                // What else it was used for may be a request with a key of this text, which is none of the line's business.
+                if matches!(used, KeyUse::SameRequest { .. }) {
+                    return Ok(used);
+                }
+            }
+        }
+        Ok(KeyUse::Unused)
     }
 
     /// Encodes the events of one frame. Where they came from is said once.

@@ -278,7 +278,7 @@ impl Inner {
                 (partition_of(self.partitioner, id), id)
             }
             (Target::New, Some(key)) => {
-                let key = Idempotency::client_key(key);
+                let key = Idempotency::partition_key(key);
                 let partition = self.partitioner.partition_of(key.as_bytes());
                 let id = self
                     .ids

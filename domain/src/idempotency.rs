@@ -14,6 +14,9 @@ use crate::{Event, OrderId};
 /// Between the caller and the client's key in a kept key. No client can send it: keys are printable.
 const CALLER_ENDS: char = '\u{1f}';
 
+/// Between a bulk request's key and a line's number in a line's key. No client can send it either.
+const LINE_BEGINS: char = '\u{1e}';
+
 /// Who sent a command, as far as the service can tell callers apart: a digest, so that the log names nobody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Caller([u8; 8]);
@@ -69,11 +72,33 @@ impl Idempotency<'_> {
         }
     }
 
-    /// The client's part of a kept key. A new order's partition is chosen by it alone, so that a key that was kept before
-    /// callers were told apart is found by the same writer as one kept after.
+    /// The key of a line of a bulk request, from 1, as events keep it; `kept` is the request's. No client can send it as a
+    /// key of a request of its own.
+    #[must_use]
+    pub fn line_key(kept: &str, line: u64) -> String {
+        format!("{kept}{LINE_BEGINS}{line}")
+    }
+
+    /// As events kept a line's key before [`Idempotency::line_key`]: as a client could have sent it, too. `None` for the key
+    /// of a whole request.
+    #[must_use]
+    pub fn former_line_key(kept: &str) -> Option<String> {
+        let (request, line) = kept.rsplit_once(LINE_BEGINS)?;
+        Some(format!("{request}#{line}"))
+    }
+
+    /// The client's part of a kept key.
     #[must_use]
     pub fn client_key(kept: &str) -> &str {
         kept.split_once(CALLER_ENDS).map_or(kept, |(_, key)| key)
+    }
+
+    /// What a new order's partition is chosen by: the client's part of a kept key, and a line's as it was kept before. So a
+    /// key that was kept before callers, or lines, were told apart is found by the same writer as one kept after.
+    #[must_use]
+    pub fn partition_key(kept: &str) -> Cow<'_, str> {
+        let key = Self::client_key(kept);
+        Self::former_line_key(key).map_or(Cow::Borrowed(key), Cow::Owned)
     }
 
     /// Whether a kept key tells whose it is.
@@ -168,6 +193,20 @@ mod tests {
         assert_eq!(kept, "e671652472d549c9\u{1f}k-1");
     }
 
+    #[test]
+    fn a_lines_key_in_the_log_never_changes_and_stays_in_the_partition_of_the_one_before_it() {
+        for caller in [None, Some(Caller::named("shop"))] {
+            let kept = Idempotency::kept_key(caller, "nightly");
+            let line = Idempotency::line_key(&kept, 12);
+            assert_eq!(line, format!("{kept}\u{1e}12"));
+            let former = Idempotency::former_line_key(&line);
+            assert_eq!(former, Some(format!("{kept}#12")));
+            assert_eq!(Idempotency::partition_key(&line), "nightly#12");
+        }
+        assert_eq!(Idempotency::former_line_key("nightly#12"), None);
+        assert_eq!(Idempotency::partition_key("nightly#12"), "nightly#12");
+    }
+
     proptest! {
         #[test]
         fn keys_of_two_callers_never_meet_and_share_a_partition(key in "[ -~]{1,255}", a in ".{0,9}", b in ".{0,9}") {
@@ -178,6 +217,7 @@ mod tests {
             for kept in [&one, &two] {
                 prop_assert!(Idempotency::has_caller(kept));
                 prop_assert_eq!(Idempotency::client_key(kept), &key);
+                prop_assert_eq!(&*Idempotency::partition_key(kept), key.as_str());
             }
         }
     }

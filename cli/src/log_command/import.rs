@@ -252,7 +252,7 @@ impl Import<'_> {
                 recorded.event.key_scope(id).is_none(),
                 &recorded.context.idempotency,
             ) {
-                let key = Idempotency::client_key(&used.key);
+                let key = Idempotency::partition_key(&used.key);
                 found.has_stray_keys |= self.partitioner.partition_of(key.as_bytes()) != home.get();
             }
             if frame.previous.is_none() {

@@ -135,6 +135,51 @@ async fn a_key_used_before_callers_were_told_apart_is_still_used() {
 }
 
 #[tokio::test]
+async fn a_key_of_a_request_and_of_a_line_never_meet_whatever_a_client_sends() {
+    for caller in [None, Some(Caller::named("shop"))] {
+        let service = Setup {
+            partitions: 8,
+            ..Setup::default()
+        }
+        .start();
+        let line = Idempotency::line_key(&Idempotency::kept_key(caller, "nightly"), 1);
+        let request = Idempotency::kept_key(caller, "nightly#1");
+
+        let of_request = service.submit(place().keyed(&request, 1)).await.unwrap();
+        let of_line = service.submit(place().keyed(&line, 2)).await.unwrap();
+        service.model.catch_up();
+        let again = service.submit(place().keyed(&line, 2)).await.unwrap();
+
+        assert!(!of_request.replayed && !of_line.replayed && again.replayed);
+        assert_eq!(again.order, of_line.order);
+        assert_eq!(of_request.position.partition, of_line.position.partition);
+    }
+}
+
+#[tokio::test]
+async fn a_line_that_was_placed_under_its_former_key_is_not_placed_again() {
+    for (caller, with_caller) in [
+        (None, false),
+        (Some(Caller::named("shop")), false),
+        (Some(Caller::named("shop")), true),
+    ] {
+        let service = Setup {
+            partitions: 8,
+            ..Setup::default()
+        }
+        .start();
+        let former = Idempotency::kept_key(caller.filter(|_| with_caller), "nightly#1");
+        let first = service.submit(place().keyed(&former, 1)).await.unwrap();
+
+        let line = Idempotency::line_key(&Idempotency::kept_key(caller, "nightly"), 1);
+        let again = service.submit(place().keyed(&line, 1)).await.unwrap();
+
+        assert!(again.replayed, "{former}");
+        assert_eq!(again.order, first.order);
+    }
+}
+
+#[tokio::test]
 async fn one_key_on_two_orders_is_two_keys() {
     let service = Setup::default().start();
     let (one, other) = (service.place().await, service.place().await);
