@@ -21,7 +21,7 @@ use order_outbox::Outbox;
 use order_projector_workers::{
     LagClock, Offset, PartitionId, PartitionReader, ReadModel, ReadModelError,
 };
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tower::Service;
 
 use crate::ApiConfig;
@@ -119,6 +119,8 @@ pub(crate) struct Shared {
     pub(crate) checks: Box<dyn Fn() -> Vec<Check> + Send + Sync>,
     pub(crate) readers: Readers,
     pub(crate) feeds: Feeds,
+    /// A permit a bulk request that may be open.
+    pub(crate) bulk_places: Arc<Semaphore>,
     pub(crate) seal: Seal,
     /// Of the log before it was rewritten: good for nothing but a clear answer.
     pub(crate) former_seals: Vec<Seal>,
@@ -250,6 +252,7 @@ impl Api {
             checks: parts.checks,
             readers,
             feeds: Feeds::new(),
+            bulk_places: Arc::new(Semaphore::new(config.bulk_requests_max)),
             seal: Seal::of_log(&parts.log_id),
             former_seals: config
                 .former_log_ids

@@ -1,7 +1,8 @@
 //! `POST /orders/bulk`: a new order a line, streamed in, and what came of each streamed out, in the same order.
 //!
 //! Memory is bounded by the lines in flight, whatever the length of the request: when that many wait for their outcome,
-//! no more is read. A client must therefore read answers while it sends; one that does not is cut off.
+//! no more is read. A client must therefore read answers while it sends; one that does not is cut off. Where the command
+//! workers have too much to do, lines wait here for a while, and with them the stream.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use futures_util::{Stream, StreamExt, stream};
 use order_command_workers::{CommandOutcome, CommandRequest, IdempotencyRequest, Target};
 use order_domain::Idempotency;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::api::{AnsweredAs, Shared};
 use crate::body::refuse_coding;
@@ -27,8 +29,8 @@ use crate::request_headers;
 use crate::sync_token::SyncToken;
 use crate::writes::key_required;
 
-/// Longest time a client may take to send the next piece.
-const PIECE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a line waits before it asks again for room in a queue: at first about as long as a batch takes, then longer.
+const BUSY_PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(320));
 /// Most answers written at once.
 const ANSWERS_A_CHUNK: usize = 256;
 /// What a line's idempotency key needs behind the request's: a separator and the longest number.
@@ -62,6 +64,14 @@ pub(crate) async fn orders(
     if key.is_none() && shared.config.require_idempotency_key {
         return Err(key_required());
     }
+    let room = Arc::clone(&shared.bulk_places).try_acquire_owned();
+    let room = room.map_err(|_| {
+        let open = shared.config.bulk_requests_max;
+        Problem::new(
+            ProblemKind::Overloaded,
+            format!("{open} bulk requests are open"),
+        )
+    })?;
     let request_id = request_headers::request_id(request.headers());
     let context = Arc::new(LineContext {
         key: key.map(|key| Idempotency::kept_key(request.extensions().get().copied(), &key)),
@@ -80,6 +90,7 @@ pub(crate) async fn orders(
     let lines = Lines::new(
         request.into_body(),
         shared.config.body_bytes_max,
+        shared.config.request_timeout,
         shared.stopping(),
     );
     let answers = lines
@@ -87,7 +98,11 @@ pub(crate) async fn orders(
         .map(move |line| place(Arc::clone(&shared), Arc::clone(&context), line))
         .buffered(in_flight)
         .ready_chunks(ANSWERS_A_CHUNK)
-        .map(|answers| Ok::<_, Infallible>(Bytes::from(answers.concat())));
+        .map(move |answers| {
+            // Held for as long as there may be more of them.
+            let _held = &room;
+            Ok::<_, Infallible>(Bytes::from(answers.concat()))
+        });
     // The stream's end is the answer's end, and with it the guard's.
     let answers = ConnectionClock::stream(&clock).watch(answers);
     let mut response = Response::new(Body::from_stream(answers));
@@ -155,7 +170,11 @@ async fn place(shared: Arc<Shared>, context: Arc<LineContext>, line: Line) -> Ve
             let request_id = &context.answered_as;
             problem.log(request_id);
             let status = problem.kind().status().as_u16();
-            let head = format!("{{\"line\":{number},\"status\":{status},\"problem\":");
+            // The head of the whole answer has gone, and with it the place of Retry-After.
+            let after = problem.retry_after().map_or_else(String::new, |after| {
+                format!("\"retry_after\":{},", after.as_secs().max(1))
+            });
+            let head = format!("{{\"line\":{number},\"status\":{status},{after}\"problem\":");
             let mut answer = head.into_bytes();
             problem.write_json("/orders/bulk", request_id, &mut answer);
             answer.push(b'}');
@@ -166,32 +185,56 @@ async fn place(shared: Arc<Shared>, context: Arc<LineContext>, line: Line) -> Ve
     answer
 }
 
+/// Submits the command of a line, again and again while there is no room for it: nothing has changed then.
 async fn submit(
     shared: &Shared,
     context: &LineContext,
     number: u64,
     content: &Bytes,
 ) -> Result<CommandOutcome, Problem> {
-    let command = parse::<PlaceOrderBody<'_>>(content)?.into_command()?;
-    let request = CommandRequest {
+    let commands = shared.commands()?;
+    let (mut pause, longest) = BUSY_PAUSES;
+    let until = Instant::now() + shared.config.bulk_patience;
+    loop {
+        // Read anew each time: most lines need it once, and none is copied for the others.
+        let request = request(context, number, content)?;
+        let problem: Problem = match commands.submit(request).await {
+            Ok(outcome) => return Ok(outcome),
+            Err(error) => error.into(),
+        };
+        let is_busy = matches!(
+            problem.kind(),
+            ProblemKind::Overloaded | ProblemKind::ProjectorBehind
+        );
+        if !is_busy || shared.is_stopping() || Instant::now() + pause > until {
+            return Err(problem);
+        }
+        tokio::time::sleep(pause).await;
+        pause = (2 * pause).min(longest);
+    }
+}
+
+fn request(context: &LineContext, number: u64, content: &Bytes) -> Result<CommandRequest, Problem> {
+    Ok(CommandRequest {
         target: Target::New,
         // A request's key with the line's number: sent again, every line finds its own answer.
         idempotency: context.key.as_ref().map(|key| IdempotencyRequest {
-            key: format!("{key}#{number}"),
+            key: Idempotency::line_key(key, number),
             fingerprint: Idempotency::fingerprint(&[b"bulk", content]),
         }),
-        command,
+        command: parse::<PlaceOrderBody<'_>>(content)?.into_command()?,
         expected: None,
         traceparent: context.traceparent.clone(),
         request_id: context.request_id.clone(),
-    };
-    Ok(shared.commands()?.submit(request).await?)
+    })
 }
 
 /// Cuts a body into lines as it comes.
 struct Lines {
     body: BodyDataStream,
     line_bytes_max: usize,
+    /// Longest time for a whole line: bytes alone, or empty lines, do not keep a stream open.
+    line_timeout: Duration,
     stopping: watch::Receiver<bool>,
     /// What came and is no whole line yet; at most a line and a piece.
     rest: BytesMut,
@@ -204,10 +247,16 @@ struct Lines {
 }
 
 impl Lines {
-    fn new(body: Body, line_bytes_max: usize, stopping: watch::Receiver<bool>) -> Self {
+    fn new(
+        body: Body,
+        line_bytes_max: usize,
+        line_timeout: Duration,
+        stopping: watch::Receiver<bool>,
+    ) -> Self {
         Self {
             body: body.into_data_stream(),
             line_bytes_max,
+            line_timeout,
             stopping,
             rest: BytesMut::new(),
             searched: 0,
@@ -226,6 +275,7 @@ impl Lines {
 
     /// The next line that is not empty; `None` behind the last.
     async fn next(&mut self) -> Option<Line> {
+        let deadline = Instant::now() + self.line_timeout;
         loop {
             if let Some(content) = self.cut() {
                 self.number += 1;
@@ -245,9 +295,10 @@ impl Lines {
                 self.number += 1;
                 return Some(self.too_long());
             }
-            if let Err(problem) = self.receive().await {
+            if let Err(problem) = self.receive(deadline).await {
                 self.ended = true;
                 self.rest.clear();
+                self.searched = 0;
                 self.number += 1;
                 return Some(self.line(Err(problem)));
             }
@@ -296,15 +347,16 @@ impl Lines {
         }
     }
 
-    /// Waits for more of the body.
-    async fn receive(&mut self) -> Result<(), Problem> {
+    /// Waits for more of the body. What has come is taken even if the time is over: the stream may have been held up by
+    /// answers that were not read.
+    async fn receive(&mut self, deadline: Instant) -> Result<(), Problem> {
         let piece = tokio::select! {
             biased;
             _ = self.stopping.wait_for(|stopping| *stopping) => return Err(Problem::new(
                 ProblemKind::Stopping,
                 "this line and all behind it were not looked at",
             )),
-            piece = tokio::time::timeout(PIECE_TIMEOUT, self.body.next()) => piece,
+            piece = tokio::time::timeout_at(deadline, self.body.next()) => piece,
         };
         match piece {
             Ok(Some(Ok(piece))) => self.rest.extend_from_slice(&piece),
@@ -330,6 +382,8 @@ mod tests {
 
     use super::*;
 
+    const PATIENCE: Duration = Duration::from_secs(60);
+
     /// The lines of a body that comes in pieces: number and content, `None` for one that is too long.
     fn lines(pieces: Vec<Vec<u8>>, line_bytes_max: usize) -> Vec<(u64, Option<Vec<u8>>)> {
         let pieces = pieces
@@ -337,7 +391,7 @@ mod tests {
             .map(|piece| Ok::<_, Infallible>(Bytes::from(piece)));
         let stopping = watch::Sender::new(false);
         let body = Body::from_stream(stream::iter(pieces.collect::<Vec<_>>()));
-        let lines = Lines::new(body, line_bytes_max, stopping.subscribe());
+        let lines = Lines::new(body, line_bytes_max, PATIENCE, stopping.subscribe());
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .build()
@@ -374,11 +428,54 @@ mod tests {
         assert_eq!(lines(pieces, 8), expected);
     }
 
+    #[tokio::test]
+    async fn bytes_and_empty_lines_do_not_keep_a_stream_open() {
+        const TIMEOUT: Duration = Duration::from_millis(50);
+        let stopping = watch::Sender::new(false);
+        for piece in ["x", "\n", "\r\n"] {
+            let pieces = stream::unfold((), move |()| async move {
+                tokio::time::sleep(TIMEOUT / 10).await;
+                let piece = Bytes::from_static(piece.as_bytes());
+                Some((Ok::<_, Infallible>(piece), ()))
+            });
+            let body = Body::from_stream(pieces);
+            let mut lines = Lines::new(body, 1024 * 1024, TIMEOUT, stopping.subscribe());
+            let line = tokio::time::timeout(PATIENCE, lines.next()).await;
+            let line = line.expect("it ends").expect("it is told why");
+            let problem = line.content.expect_err("no line came");
+            assert_eq!(problem.kind(), ProblemKind::RequestTimeout, "{piece:?}");
+            assert!(lines.next().await.is_none());
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_sends_lines_in_time_goes_on_for_longer_than_a_line_may_take() {
+        const TIMEOUT: Duration = Duration::from_secs(2);
+        const PAUSE: Duration = Duration::from_millis(25);
+        const LINES: u32 = 50;
+        const _: () = assert!(PAUSE.as_millis() * 2 * (LINES as u128) > TIMEOUT.as_millis());
+        let stopping = watch::Sender::new(false);
+        let pieces = stream::iter(0..2 * LINES).then(|number| async move {
+            tokio::time::sleep(PAUSE).await;
+            let piece = if number % 2 == 0 { "half" } else { " a line\n" };
+            Ok::<_, Infallible>(Bytes::from_static(piece.as_bytes()))
+        });
+        let lines = Lines::new(
+            Body::from_stream(pieces),
+            1024,
+            TIMEOUT,
+            stopping.subscribe(),
+        );
+        let lines: Vec<Line> = lines.stream().collect().await;
+        assert_eq!(lines.len(), 50);
+        assert!(lines.iter().all(|line| line.content.is_ok()));
+    }
+
     #[test]
     fn a_stopping_service_says_which_lines_it_did_not_look_at() {
         let stopping = watch::Sender::new(true);
         let body = Body::from_stream(stream::pending::<Result<Bytes, Infallible>>());
-        let mut lines = Lines::new(body, 8, stopping.subscribe());
+        let mut lines = Lines::new(body, 8, PATIENCE, stopping.subscribe());
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .build()

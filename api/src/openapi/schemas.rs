@@ -48,7 +48,8 @@ pub(super) fn all() -> Vec<(String, RefOr<Schema>)> {
             "OutcomeLines".to_owned(),
             described(
                 "For each line: {\"line\", \"status\": 201, \"id\", \"version\", \"sync_token\", \"replayed\"}, or \
-                 {\"line\", \"status\", \"problem\"}.",
+                 {\"line\", \"status\", \"problem\"}, with \"retry_after\" in seconds where an answer has \
+                 Retry-After.",
             ),
         ),
     ];

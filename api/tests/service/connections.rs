@@ -68,6 +68,8 @@ async fn when_clients_take_every_connection_probes_and_operators_still_get_in() 
         ..config()
     };
     let world = World::with(config);
+    // Ready, whatever else the machine has to do.
+    world.place().await;
     let served = world.serve().await;
     let mut first = connect(&served).await;
     first.write_all(&get("/livez", "keep-alive")).await.unwrap();

@@ -7,12 +7,15 @@
 )]
 
 mod bulk;
+mod bulk_streams;
 mod connections;
 mod document;
 mod farewells;
 mod feed;
 mod forged;
+mod gate;
 mod guards;
+mod held_up;
 mod history;
 mod long_lists;
 mod malformed;

@@ -44,7 +44,7 @@ async fn with_large_orders(config: ApiConfig) -> World {
     world
 }
 
-async fn serve_with_little_memory(world: &World) -> Served {
+pub(crate) fn serve_with_little_memory(world: &World) -> Served {
     let socket = TcpSocket::new_v4().unwrap();
     // What is accepted inherits it.
     socket.set_send_buffer_size(BUFFER_BYTES).unwrap();
@@ -53,10 +53,14 @@ async fn serve_with_little_memory(world: &World) -> Served {
     world.serve_on(listener)
 }
 
-async fn ask_with_little_memory(served: &Served) -> TcpStream {
+pub(crate) async fn connect_with_little_memory(served: &Served) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(BUFFER_BYTES).unwrap();
-    let mut stream = socket.connect(served.address).await.unwrap();
+    socket.connect(served.address).await.unwrap()
+}
+
+async fn ask_with_little_memory(served: &Served) -> TcpStream {
+    let mut stream = connect_with_little_memory(served).await;
     stream.write_all(&get(LIST, "close")).await.unwrap();
     stream
 }
@@ -99,7 +103,7 @@ async fn whoever_reads_slowly_gets_the_whole_answer() {
         ..config()
     };
     let world = with_large_orders(config).await;
-    let served = serve_with_little_memory(&world).await;
+    let served = serve_with_little_memory(&world);
     let mut stream = ask_with_little_memory(&served).await;
     let mut answer = Vec::new();
     let mut reads = 0;
@@ -123,7 +127,7 @@ async fn an_answer_that_nobody_reads_is_given_up() {
         ..config()
     };
     let world = with_large_orders(config).await;
-    let served = serve_with_little_memory(&world).await;
+    let served = serve_with_little_memory(&world);
     let mut stream = ask_with_little_memory(&served).await;
     // It is answered: the first bytes are there.
     stream.readable().await.unwrap();

@@ -13,7 +13,6 @@ use order_command_workers::{
     CommandWorkers, CommandWorkersConfig, IdempotencyEntry, OrderSnapshot, SnapshotError, Snapshots,
 };
 use order_domain::OrderId;
-use order_log::disk::RealDisk;
 use order_log::segmented::{SegmentedConfig, SegmentedLog};
 use order_log::{Durability, EventLog, Offset, PartitionId};
 use order_partitioner::Partitioner;
@@ -26,6 +25,8 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tower::ServiceExt;
 
+use crate::gate::{Gate, GatedDisk, GatedReader};
+
 const PARTITIONS: u16 = 2;
 const RETENTION: Duration = Duration::from_secs(3600);
 
@@ -34,6 +35,29 @@ pub(crate) fn config() -> ApiConfig {
     ApiConfig {
         read_patience: Duration::from_secs(30),
         ..ApiConfig::default()
+    }
+}
+
+/// What a service is made of.
+pub(crate) struct Setup {
+    pub(crate) config: ApiConfig,
+    /// When a write counts as done.
+    pub(crate) durability: Durability,
+    pub(crate) disk: Arc<GatedDisk>,
+    pub(crate) queue_commands_max: usize,
+    /// What the API's readers of the log have to pass.
+    pub(crate) readers: Option<Gate>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            config: config(),
+            durability: Durability::Always,
+            disk: Arc::default(),
+            queue_commands_max: 4096,
+            readers: None,
+        }
     }
 }
 
@@ -86,17 +110,43 @@ impl Snapshots for Rows {
     }
 }
 
+impl Setup {
+    pub(crate) fn start(self) -> World {
+        World::of(self)
+    }
+}
+
 impl World {
     pub(crate) fn new() -> Self {
         Self::with(config())
     }
 
     pub(crate) fn with(config: ApiConfig) -> Self {
-        Self::lasting(config, Durability::Always)
+        let setup = Setup {
+            config,
+            ..Setup::default()
+        };
+        setup.start()
     }
 
     /// With another idea of when a write counts as done.
     pub(crate) fn lasting(config: ApiConfig, durability: Durability) -> Self {
+        let setup = Setup {
+            config,
+            durability,
+            ..Setup::default()
+        };
+        setup.start()
+    }
+
+    fn of(setup: Setup) -> Self {
+        let Setup {
+            config,
+            durability,
+            disk,
+            queue_commands_max,
+            readers: gate,
+        } = setup;
         let directory = tempfile::tempdir().unwrap();
         let log_config = SegmentedConfig::new(
             directory.path().join("log"),
@@ -104,7 +154,7 @@ impl World {
             PARTITIONS,
             durability,
         );
-        let log = SegmentedLog::open(log_config, Arc::new(RealDisk)).unwrap();
+        let log = SegmentedLog::open(log_config, disk).unwrap();
         let registry = Registry::new();
         let read_model = ReadModel::open(ReadModelConfig {
             directory: directory.path().to_owned(),
@@ -136,7 +186,7 @@ impl World {
             partitioner,
             &mut snapshots,
             CommandWorkersConfig {
-                queue_commands_max: 4096,
+                queue_commands_max,
                 batch_commands_max: 1024,
                 lag_events_max: 1_000_000,
                 group_commit: true,
@@ -145,7 +195,13 @@ impl World {
             &registry,
         )
         .unwrap();
-        let readers = (0..PARTITIONS).map(|number| log.reader(PartitionId::new(number)).unwrap());
+        let readers = (0..PARTITIONS).map(|number| {
+            let reader = log.reader(PartitionId::new(number)).unwrap();
+            match gate.clone() {
+                None => reader,
+                Some(gate) => Box::new(GatedReader { reader, gate }),
+            }
+        });
         let parts = ApiParts {
             commands: Some(commands.clone()),
             read_model,
