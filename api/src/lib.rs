@@ -13,6 +13,7 @@ mod api;
 mod auth;
 mod body;
 mod bulk;
+mod bulk_lines;
 mod conditions;
 mod config;
 mod connection_clock;

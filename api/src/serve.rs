@@ -3,6 +3,7 @@
 //! Its own loop, because `axum::serve` arms no timeout: a client that sends half a head would hold its connection for
 //! ever.
 
+use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
@@ -10,6 +11,8 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use axum::http::HeaderValue;
+use axum::http::header::CONNECTION;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -255,7 +258,17 @@ where
     let clock = Arc::new(api.connection_clock(limit));
     let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
         let request = request.map(|body| RequestBody::new(body, Arc::clone(&clock)));
-        api.clone().answer(request, door, Arc::clone(&clock))
+        let answer = api.clone().answer(request, door, Arc::clone(&clock));
+        let clock = &clock;
+        async move {
+            let mut answer = answer.await?;
+            if clock.has_unread() {
+                // It ends with this answer: a client must not put its next request on it.
+                let close = HeaderValue::from_static("close");
+                answer.headers_mut().insert(CONNECTION, close);
+            }
+            Ok::<_, Infallible>(answer)
+        }
     });
     let ended = {
         let mut connection = pin!(

@@ -138,38 +138,30 @@ async fn what_came_before_a_body_broke_off_is_kept_and_told() {
     }
 }
 
-#[tokio::test]
-async fn no_more_lines_are_read_than_may_wait_for_their_outcome() {
-    const IN_FLIGHT: usize = 5;
-    const LINES: usize = 50;
+/// Sends `count` lines of a body that counts how many were asked for, while no line can have an outcome; how many of them
+/// were, after looking again and again. In the end all of them are placed.
+async fn lines_read_without_an_outcome(setup: Setup, line: String, count: usize) -> usize {
     const LOOKS: usize = 200;
-    let setup = Setup {
-        config: ApiConfig {
-            bulk_lines_max: IN_FLIGHT,
-            ..config()
-        },
-        ..Setup::default()
-    };
     let gate = setup.disk.gate.clone();
     let world = setup.start();
     let closed = gate.close();
     let read = Arc::new(AtomicUsize::new(0));
-    let line = Bytes::from(format!("{}\n", an_order()));
+    let line = Bytes::from(line);
     let counted = Arc::clone(&read);
-    let body = stream::iter(0..LINES).map(move |_| {
+    let body = stream::iter(0..count).map(move |_| {
         counted.fetch_add(1, Ordering::Relaxed);
         Ok::<_, Infallible>(line.clone())
     });
     let answer = world.send(bulk(Body::from_stream(body))).await;
     let mut answers = answer.into_body().into_data_stream();
     for _ in 0..LOOKS {
-        // Asked as often as anybody likes: no line has an outcome, so no more are read.
+        // However often anybody asks.
         assert!(answers.next().now_or_never().is_none());
         tokio::task::yield_now().await;
     }
     closed.until_somebody_waits().await;
     assert!(answers.next().now_or_never().is_none());
-    assert_eq!(read.load(Ordering::Relaxed), IN_FLIGHT);
+    let read = read.load(Ordering::Relaxed);
 
     drop(closed);
     let mut text = String::new();
@@ -177,8 +169,37 @@ async fn no_more_lines_are_read_than_may_wait_for_their_outcome() {
         text.push_str(std::str::from_utf8(&piece.unwrap()).unwrap());
     }
     let outcomes = outcomes(&text);
-    assert_eq!(outcomes.len(), LINES);
+    assert_eq!(outcomes.len(), count);
     assert!(outcomes.iter().all(|outcome| outcome["status"] == 201));
+    read
+}
+
+#[tokio::test]
+async fn no_more_lines_are_read_than_may_wait_for_their_outcome() {
+    const IN_FLIGHT: usize = 5;
+    let setup = Setup {
+        config: ApiConfig {
+            bulk_lines_max: IN_FLIGHT,
+            ..config()
+        },
+        ..Setup::default()
+    };
+    let line = format!("{}\n", an_order());
+    let read = lines_read_without_an_outcome(setup, line, 50).await;
+    assert_eq!(read, IN_FLIGHT);
+}
+
+#[tokio::test]
+async fn of_long_lines_fewer_are_read_than_of_short_ones() {
+    /// As in `bulk.rs`.
+    const BYTES_IN_FLIGHT_MAX: usize = 4 * 1024 * 1024;
+    const LINE_BYTES: usize = 256 * 1024;
+    let order = an_order().to_string();
+    let padding = " ".repeat(LINE_BYTES - order.len());
+    let line = format!("{order}{padding}\n");
+    let read = lines_read_without_an_outcome(Setup::default(), line, 50).await;
+    // One more waits for room.
+    assert_eq!(read, BYTES_IN_FLIGHT_MAX / LINE_BYTES + 1);
 }
 
 #[tokio::test]

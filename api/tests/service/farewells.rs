@@ -60,6 +60,7 @@ async fn who_is_refused_while_sending_reads_why() {
         let answer = send_all_then_read(&served, &head).await;
         let expected = format!("HTTP/1.1 {status}");
         assert!(answer.starts_with(&expected), "{head}: {answer}");
+        assert!(answer.contains("connection: close\r\n"), "{head}: {answer}");
     }
 }
 

@@ -20,6 +20,7 @@ mod history;
 mod long_lists;
 mod malformed;
 mod methods;
+mod operators;
 mod raw;
 mod reads;
 mod slow_readers;
