@@ -86,7 +86,8 @@ impl Ledger {
                 .as_str()
                 .expect("an order has an id")
                 .to_owned();
-            let key = format!("{}#{}", bulk.key, index + 1);
+            // As the log keeps the key of a line.
+            let key = format!("{}\u{1e}{}", bulk.key, index + 1);
             let before = self.by_key.insert(key, id.clone());
             assert!(
                 before.as_ref().is_none_or(|before| *before == id),
