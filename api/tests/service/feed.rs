@@ -10,6 +10,9 @@ use serde_json::{Value, json};
 
 use crate::world::{World, config};
 
+/// Longest wait for anything that should happen by itself.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// One event as a client sees it.
 #[derive(Debug, Clone, PartialEq)]
 struct Event {
@@ -56,7 +59,7 @@ impl Feed {
                 self.text = rest;
                 return Some(self.read_block(&block));
             }
-            let piece = tokio::time::timeout(Duration::from_secs(30), self.body.next());
+            let piece = tokio::time::timeout(PATIENCE, self.body.next());
             let piece = piece.await.expect("the feed goes on or ends")?.unwrap();
             self.text.push_str(std::str::from_utf8(&piece).unwrap());
         }
@@ -86,11 +89,15 @@ impl Feed {
 
     /// The next event; `None` when the feed ends.
     async fn next(&mut self) -> Option<Event> {
-        loop {
-            if let Some(event) = self.next_block().await? {
-                return Some(event);
+        // Heartbeats come for ever.
+        let event = tokio::time::timeout(PATIENCE, async {
+            loop {
+                if let Some(event) = self.next_block().await? {
+                    return Some(event);
+                }
             }
-        }
+        });
+        event.await.expect("an event comes, or the feed ends")
     }
 
     async fn take(&mut self, count: usize) -> Vec<Event> {
@@ -216,6 +223,7 @@ async fn a_feed_of_the_future_that_is_lost_before_its_first_event_misses_nothing
 #[tokio::test]
 async fn a_feed_that_shows_nothing_of_what_happens_says_how_far_it_has_looked() {
     const PATH: &str = "/events?type=OrderConfirmed";
+    const HEARTBEATS_MAX: usize = 500;
     let config = ApiConfig {
         heartbeat_every: Duration::from_millis(20),
         ..config()
@@ -227,10 +235,13 @@ async fn a_feed_that_shows_nothing_of_what_happens_says_how_far_it_has_looked() 
         first = world.place().await;
     }
     let all = Feed::open(&world, "/events", None).await.take(5).await;
-    // Ends by the patience of a read if it never gets there.
-    while feed.last_event_id != all[4].id {
+    for _ in 0..HEARTBEATS_MAX {
+        if feed.last_event_id == all[4].id {
+            break;
+        }
         feed.nothing().await;
     }
+    assert_eq!(feed.last_event_id, all[4].id);
     confirm(&world, &first).await;
     let mut feed = feed.reconnect(&world, PATH).await;
     let shown = feed.next().await.unwrap();
