@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -100,9 +101,18 @@ fn main() -> anyhow::Result<()> {
         plan,
         generator,
     })?;
-    print!("{}", evidence.markdown());
+    // Saved first: whoever read along may be gone by now, and that must not cost a run of many minutes.
     evidence.save(&arguments.out)?;
-    println!("written: {}", arguments.out.join("report.md").display());
+    let mut output = std::io::stdout().lock();
+    write!(output, "{}", evidence.markdown())
+        .and_then(|()| {
+            writeln!(
+                output,
+                "written: {}",
+                arguments.out.join("report.md").display()
+            )
+        })
+        .context("print the report, which is saved")?;
     anyhow::ensure!(evidence.holds(), "a check does not hold: see the report");
     Ok(())
 }

@@ -185,7 +185,8 @@ impl Evidence {
         )?;
         for check in &self.checks {
             let holds = if check.holds { "yes" } else { "**NO**" };
-            writeln!(text, "| {} | {holds} | {} |", check.claim, check.detail)?;
+            let detail = in_a_cell(&check.detail);
+            writeln!(text, "| {} | {holds} | {detail} |", check.claim)?;
         }
         Ok(())
     }
@@ -310,6 +311,12 @@ impl Evidence {
     }
 }
 
+/// What a program said may have lines and bars, and a cell of a table neither.
+fn in_a_cell(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    lines.join(" / ").replace('|', "\\|")
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::experiment::{Entrant, Metric};
@@ -424,6 +431,17 @@ mod tests {
         let text = failed.markdown();
         assert!(
             text.contains("**disturbed**") && text.contains("| rows | **NO** | 7 |"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn an_error_of_several_lines_stays_in_its_row() {
+        let mut failed = evidence(1.0, 1.0, false);
+        failed.checks[0].detail = "lag: it ended:\n  a | b\nbad".to_owned();
+        let text = failed.markdown();
+        assert!(
+            text.contains("| rows | **NO** | lag: it ended: / a \\| b / bad |"),
             "{text}"
         );
     }

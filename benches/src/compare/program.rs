@@ -79,8 +79,11 @@ struct Found {
 
 /// Compares; says what it does on standard error.
 ///
+/// A question that cannot be asked to its end, because a contestant does not start, answer or end, is a check that does not
+/// hold, as wrong results are; the others are asked all the same, so that one failure does not lose the whole run.
+///
 /// # Errors
-/// If a contestant does not start, does not answer or does not end. Wrong results are not errors: they are in the report.
+/// If the work directory cannot be made or the runtime does not start.
 pub fn compare(config: &CompareConfig) -> anyhow::Result<Evidence> {
     fs::create_dir_all(&config.work_directory)
         .with_context(|| format!("make {}", config.work_directory.display()))?;
@@ -99,7 +102,7 @@ pub fn compare(config: &CompareConfig) -> anyhow::Result<Evidence> {
         found: RefCell::default(),
         digests: RefCell::default(),
     };
-    comparison.ask()?;
+    comparison.ask();
     let disturbance = ProcessorTime::now()
         .zip(before)
         .map(|(now, before)| now.since(&before));
@@ -166,33 +169,54 @@ fn settings(config: &CompareConfig, ceiling: Option<&Ceiling>) -> Vec<(String, S
 
 impl Comparison<'_> {
     /// Asks what is planned.
-    fn ask(&self) -> anyhow::Result<()> {
+    fn ask(&self) {
         let plan = &self.config.plan;
         if plan.asks(Question::Ingest) {
             for &connections in &plan.connections {
-                self.ask_ingest(connections)?;
+                self.asked(
+                    &format!("ingest, {connections} connections"),
+                    self.ask_ingest(connections),
+                );
             }
         }
         if plan.asks(Question::Partitions) {
-            self.ask_partitions()?;
+            self.asked("partitions", self.ask_partitions());
         }
         if plan.asks(Question::Reading) {
-            self.ask_reading()?;
-            self.ask_reading_beside_writes()?;
+            self.asked("reading", self.ask_reading());
+            self.asked("reading beside writes", self.ask_reading_beside_writes());
         }
         if plan.asks(Question::Lag) {
-            self.ask_lag()?;
+            self.asked("lag", self.ask_lag());
         }
         if plan.asks(Question::Knee) {
-            self.ask_knee()?;
+            self.asked("knee", self.ask_knee());
         }
         if plan.asks(Question::ColdStart) {
-            self.ask_empty_start()?;
+            self.asked("start in an empty directory", self.ask_empty_start());
         }
         for (place, &events) in plan.events.iter().enumerate() {
-            self.ask_history(events, place == 0)?;
+            self.asked(
+                &format!("logs of {events} events"),
+                self.ask_history(events, place == 0),
+            );
         }
-        Ok(())
+    }
+
+    /// Says whether a question was asked to its end.
+    fn asked(&self, question: &str, ended: anyhow::Result<()>) {
+        let numbers = match &ended {
+            Ok(()) => question.to_owned(),
+            Err(error) => format!("{question}: {error:#}"),
+        };
+        if ended.is_err() {
+            eprintln!("{numbers}");
+        }
+        self.claim(
+            "Every question was asked to its end",
+            ended.is_ok(),
+            numbers,
+        );
     }
 
     /// Keeps an experiment, with what it says of pairs and with its pictures.
