@@ -20,6 +20,7 @@ mod origin;
 mod plan;
 mod process;
 mod program;
+mod recovery;
 mod redis;
 mod restart;
 mod rows;

@@ -1,27 +1,28 @@
-//! What an operator waits for: a read model made anew from the log, a start with a long log, a start after kill -9.
+//! What an operator waits for: a read model made anew from the log, and a start with a long log or none.
 //!
 //! The logs are written beforehand with the log's own writers; the same events are in all of them, so that every read
 //! model can be held against every other by digest.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use rustix::fs::{Advice, fadvise};
 use tempfile::TempDir;
 
-use super::checks::{log_bytes, verify_log, wait_until_caught_up};
+use super::checks::{log_bytes, wait_until_caught_up};
 use super::evidence::Picture;
 use super::experiment::{Entrant, Experiment, Metric, Values};
 use super::history::{Totals, write_history};
 use super::ingest::quotient;
 use super::plan::Question;
+use super::process::Process;
 use super::program::Comparison;
 use super::rows::{Rows, forget_rows, rows_of};
 use super::verdict::Pair;
 use super::{Contestant, Service};
-use crate::load::{Ledger, LoadConfig, prove_ledger, run};
+use crate::load::metrics_of;
 use crate::plot::Scale;
 use crate::rooms::Store;
 
@@ -33,32 +34,32 @@ const MEMORY: Metric = Metric::lower("anonymous memory, projector current", "MiB
 const LOG_BYTES: Metric = Metric::lower("log", "bytes an event");
 const ROW_BYTES: Metric = Metric::lower("read model", "bytes an order");
 const READY: Metric = Metric::lower("start to ready", "ms");
-const READY_AFTER_KILL: Metric = Metric::lower("start to ready after kill -9", "ms");
-const CAUGHT_UP: Metric = Metric::lower("then to caught up", "ms");
-const ACKNOWLEDGED: Metric = Metric::higher("acknowledged before the kill", "orders");
 
-/// Time after the last row until memory is looked at, in which the allocator gives back what it holds for nobody.
-const SETTLE: Duration = Duration::from_millis(300);
+/// Time after the last row until memory is looked at. The allocator keeps freed pages for a second (mimalloc's `purge_delay`)
+/// and gives them back only while it is at work, so the service is asked for its metrics meanwhile.
+pub(super) const SETTLE: Duration = Duration::from_millis(1_500);
 
-/// Connections of the load that is cut off.
-const KILLED_CONNECTIONS: usize = 32;
+/// Time between two of those questions: the last of them comes when the delay is over.
+const SETTLE_STEP: Duration = Duration::from_millis(250);
 
-/// How long the read model may take to catch up while a ledger is proven.
-const LEDGER_PATIENCE: Duration = Duration::from_secs(60);
+/// What the figure of memory at rest holds, for the notes.
+const SETTLED: &str = "what it has 1.5 s after it is current, asked for `/metrics` meanwhile so that its allocator gives back what it \
+                       keeps for a second. What the allocator has not given back by then is included, as are connections, \
+                       caches and indices";
 
 /// A data directory with a history, and whom it belongs to.
-struct Prepared {
-    service: Service,
-    directory: TempDir,
+pub(super) struct Prepared {
+    pub(super) service: Service,
+    pub(super) directory: TempDir,
     totals: Totals,
 }
 
 impl Prepared {
-    fn who(&self) -> String {
+    pub(super) fn who(&self) -> String {
         Contestant::Service(self.service).name()
     }
 
-    fn data(&self) -> PathBuf {
+    pub(super) fn data(&self) -> PathBuf {
         self.directory.path().join("data")
     }
 }
@@ -129,10 +130,12 @@ impl Comparison<'_> {
         let experiment = Experiment::run(
             "replay",
             format!("The read model made anew from {events} events"),
-            "The service is started with its log and without a read model; counted until the row of the last event is there, \
+            format!(
+                "The service is started with its log and without a read model; counted until the row of the last event is there, \
              the start included. Processor time, memory and bytes are the service's; three projections, no outbox. Memory is \
-             anonymous, beside the page cache and without mapped files: the most that was seen, and what it has a moment \
-             after the last row. Bytes of the log are without what is allocated ahead.",
+             anonymous, beside the page cache and without mapped files: the most that was seen until the last row, and {SETTLED}. \
+             Bytes of the log are without what is allocated ahead."
+            ),
             &[
                 REPLAYED,
                 REPLAY_TIME,
@@ -176,7 +179,7 @@ impl Comparison<'_> {
     fn replay(&self, prepared: &Prepared) -> anyhow::Result<Values> {
         let data = prepared.data();
         forget_rows(&data)?;
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         let process = self.start(
             &Contestant::Service(prepared.service),
             prepared.directory.path(),
@@ -186,8 +189,7 @@ impl Comparison<'_> {
         let elapsed = started.elapsed().as_secs_f64();
         let processor = process.processor_seconds()?;
         let peak_memory = process.peak_memory_mib();
-        std::thread::sleep(SETTLE);
-        let memory = process.memory_mib();
+        let memory = self.settled_memory_mib(&process)?;
         let exit = process
             .stop()
             .with_context(|| format!("end {}", prepared.who()))?;
@@ -247,8 +249,10 @@ impl Comparison<'_> {
         let experiment = Experiment::run(
             "cold-start",
             format!("Start with {events} events in the log"),
-            "From the start of the process until `/readyz` says 200, the read model current; what the operating system held of \
-             the data directory in memory was dropped before. Memory is anonymous, a moment after that.",
+            format!(
+                "From the start of the process until `/readyz` says 200, the read model current; what the operating system held of \
+             the data directory in memory was dropped before. Memory is anonymous, {SETTLED}."
+            ),
             &[READY, MEMORY],
             self.config.plan.rounds,
             entrants,
@@ -287,8 +291,10 @@ impl Comparison<'_> {
         let experiment = Experiment::run(
             "cold-start",
             "Start in an empty directory",
-            "From the start of the process until `/readyz` says 200, everything made anew: partitions, segments, read model. \
-             Memory is anonymous, a moment after that, with nothing to do.",
+            format!(
+                "From the start of the process until `/readyz` says 200, everything made anew: partitions, segments, read model. \
+             Memory is anonymous, {SETTLED}."
+            ),
             &[READY, MEMORY],
             self.config.plan.rounds,
             entrants,
@@ -311,8 +317,7 @@ impl Comparison<'_> {
         let process = self.start(contestant, directory.path())?;
         let ready = process.ready_after;
         let records = wait_until_caught_up(&process.target, &self.runtime)?.records;
-        std::thread::sleep(SETTLE);
-        let memory = process.memory_mib();
+        let memory = self.settled_memory_mib(&process)?;
         let name = contestant.name();
         let exit = process.stop().with_context(|| format!("end {name}"))?;
         self.claim(
@@ -331,8 +336,7 @@ impl Comparison<'_> {
         )?;
         let ready = process.ready_after;
         let records = wait_until_caught_up(&process.target, &self.runtime)?.records;
-        std::thread::sleep(SETTLE);
-        let memory = process.memory_mib();
+        let memory = self.settled_memory_mib(&process)?;
         let exit = process
             .stop()
             .with_context(|| format!("end {}", prepared.who()))?;
@@ -344,106 +348,23 @@ impl Comparison<'_> {
         Ok(vec![Some(ready.as_secs_f64() * 1_000.0), memory])
     }
 
-    /// Kill -9 under load, and the start after it.
-    fn ask_recovery(&self, events: u64, prepared: &[Prepared]) -> anyhow::Result<()> {
-        let entrants = prepared
-            .iter()
-            .map(|it| Entrant::new(it.who(), move || self.recover(it)))
-            .collect();
-        let experiment = Experiment::run(
-            "recovery",
-            format!("After kill -9 under load, {events} events in the log before"),
-            format!(
-                "{KILLED_CONNECTIONS} connections place orders in a closed loop until the service is killed; then it is started \
-                 again. The acknowledged orders are in a ledger outside of the data directory."
-            ),
-            &[READY_AFTER_KILL, CAUGHT_UP, ACKNOWLEDGED],
-            self.config.plan.rounds,
-            entrants,
-        )?;
-        let mut pairs = main_pair(
-            prepared,
-            format!("{events} events, killed under load"),
-            Vec::new(),
-        );
-        for pair in &mut pairs {
-            pair.metrics = Some(vec![READY_AFTER_KILL.name, CAUGHT_UP.name]);
+    /// What a service that has nothing to do has in memory.
+    fn settled_memory_mib(&self, process: &Process) -> anyhow::Result<Option<f64>> {
+        let until = Instant::now() + SETTLE;
+        while Instant::now() < until {
+            std::thread::sleep(SETTLE_STEP);
+            self.runtime.block_on(metrics_of(&process.target))?;
         }
-        let picture = Picture::of(
-            "recovery",
-            "From start to ready after kill -9 under load",
-            &experiment,
-            READY_AFTER_KILL.name,
-            Scale::Logarithmic,
-        );
-        self.keep(experiment, &pairs, vec![picture]);
-        Ok(())
-    }
-
-    fn recover(&self, prepared: &Prepared) -> anyhow::Result<Values> {
-        let plan = &self.config.plan;
-        let contestant = Contestant::Service(prepared.service);
-        let who = prepared.who();
-        let process = self.start(&contestant, prepared.directory.path())?;
-        wait_until_caught_up(&process.target, &self.runtime)?;
-        let path = prepared.directory.path().join("ledger.jsonl");
-        let load = LoadConfig {
-            connections: KILLED_CONNECTIONS,
-            // The load goes on behind the kill, so that it comes in the middle of it.
-            duration: plan.warm_up + plan.duration + Duration::from_millis(500),
-            drain: Duration::ZERO,
-            ..LoadConfig::new(process.target.clone())
-        };
-        let loading = self.runtime.spawn(run(load, Some(Ledger::create(&path)?)));
-        std::thread::sleep(plan.warm_up + plan.duration);
-        process.kill().with_context(|| format!("kill {who}"))?;
-        let report = self
-            .runtime
-            .block_on(loading)
-            .context("the load panicked")??;
-        let restarted = self.start(&contestant, prepared.directory.path())?;
-        let ready = restarted.ready_after;
-        let last = wait_until_caught_up(&restarted.target, &self.runtime)?;
-        let versions = Ledger::read(&path)?;
-        let proof =
-            self.runtime
-                .block_on(prove_ledger(&restarted.target, &versions, LEDGER_PATIENCE))?;
-        let exit = restarted.stop().with_context(|| format!("end {who}"))?;
-        let data = prepared.data();
-        let rows = rows_of(&data)?;
-        let findings = verify_log(&self.config.service, &data)?;
-        let failed: u64 = report
-            .operations
-            .iter()
-            .flat_map(|it| it.errors.values())
-            .sum();
-        self.claim(
-            "Kill -9: it came under load, every acknowledged order is there after it, rows add up to the log, the log verifies",
-            failed > 0
-                && proof.orders > 0
-                && proof.kept == proof.orders
-                && rows.events == last.records
-                && findings.is_none()
-                && exit.success(),
-            format!(
-                "{who}: {} acknowledged, {} kept, {} events in rows, {} in the log, verify: {}",
-                proof.orders,
-                proof.kept,
-                rows.events,
-                last.records,
-                findings.as_deref().unwrap_or("nothing found")
-            ),
-        );
-        Ok(vec![
-            Some(ready.as_secs_f64() * 1_000.0),
-            Some(last.after.as_secs_f64() * 1_000.0),
-            Some(quotient(proof.orders, 1)),
-        ])
+        Ok(process.memory_mib())
     }
 }
 
 /// The first two are the segmented log and JSON lines, alike in all else.
-fn main_pair(prepared: &[Prepared], both: String, goals: Vec<(&'static str, f64)>) -> Vec<Pair> {
+pub(super) fn main_pair(
+    prepared: &[Prepared],
+    both: String,
+    goals: Vec<(&'static str, f64)>,
+) -> Vec<Pair> {
     let [segmented, json_lines, ..] = prepared else {
         return Vec::new();
     };
