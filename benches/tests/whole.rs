@@ -103,6 +103,16 @@ fn a_comparison_finds_the_same_rows_everywhere_and_draws_what_it_shows() {
         "recovery",
     ];
     assert_eq!(asked, expected);
+    // A replay's rate and its time are one figure, and speak once.
+    let spoken: Vec<_> = report["verdicts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|verdict| verdict["experiment"] == "replay")
+        .map(|verdict| verdict["figure"].as_str().unwrap())
+        .collect();
+    assert!(spoken.contains(&"replay, events a second"), "{spoken:?}");
+    assert!(!spoken.contains(&"start to caught up, s"), "{spoken:?}");
     // The report can be made again: by whom, when, with what.
     assert_eq!(report["origin"]["command"][1], "--quick");
     assert_eq!(report["origin"]["plan"]["events"][0], 5_000);

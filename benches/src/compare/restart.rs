@@ -35,6 +35,16 @@ const LOG_BYTES: Metric = Metric::lower("log", "bytes an event");
 const ROW_BYTES: Metric = Metric::lower("read model", "bytes an order");
 const READY: Metric = Metric::lower("start to ready", "ms");
 
+/// What speaks for one or the other; the time of a replay says the same as its rate.
+const REPLAY_COMPARED: [&str; 6] = [
+    REPLAYED.name,
+    PROCESSOR.name,
+    PEAK_MEMORY.name,
+    MEMORY.name,
+    LOG_BYTES.name,
+    ROW_BYTES.name,
+];
+
 /// Time after the last row until memory is looked at. The allocator keeps freed pages for a second (mimalloc's `purge_delay`)
 /// and gives them back only while it is at work, so the service is asked for its metrics meanwhile.
 pub(super) const SETTLE: Duration = Duration::from_millis(1_500);
@@ -169,7 +179,10 @@ impl Comparison<'_> {
         } else {
             Vec::new()
         };
-        let pairs = main_pair(prepared, format!("{events} events"), goals);
+        let mut pairs = main_pair(prepared, format!("{events} events"), goals);
+        for pair in &mut pairs {
+            pair.metrics = Some(REPLAY_COMPARED.to_vec());
+        }
         if self.config.plan.asks(Question::Replay) {
             self.keep(experiment, &pairs, pictures);
         }
