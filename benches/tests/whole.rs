@@ -86,8 +86,8 @@ fn a_comparison_finds_the_same_rows_everywhere_and_draws_what_it_shows() {
         checks.iter().all(|check| check["holds"] == true),
         "{checks:#?}"
     );
-    // Asked to the end; reading, reading beside writes, replay (two claims), an empty and a cold start, kill -9.
-    assert_eq!(checks.len(), 8, "{checks:#?}");
+    // Asked to the end; reading, reading beside writes (two claims), replay (two), an empty and a cold start, kill -9.
+    assert_eq!(checks.len(), 9, "{checks:#?}");
     let asked: Vec<_> = report["experiments"]
         .as_array()
         .unwrap()
