@@ -186,7 +186,7 @@ impl Comparison<'_> {
                     let exit = process.stop().with_context(|| format!("end {who}"))?;
                     anyhow::ensure!(exit.success(), "{who} ended with {exit}");
                     self.claim(
-                        "Knee: the projector's lag was told in every step that held",
+                        "Knee: a rate held, and the projector's lag was told in every step that did",
                         report.lag_known,
                         format!("{who}: {}", report.verdict()),
                     );

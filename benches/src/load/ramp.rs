@@ -78,7 +78,7 @@ pub struct RampReport {
     pub knee: Option<f64>,
     /// Whether the highest rate allowed still held: the knee lies above it.
     pub reached_the_end: bool,
-    /// Whether the lag was told in every step that held: only then is its bound known to be kept.
+    /// Whether a step held, and the lag was told in every one that did: only then is its bound known to be kept.
     pub lag_known: bool,
 }
 
@@ -195,16 +195,13 @@ fn knee(steps: &[Step]) -> Option<f64> {
 
 impl RampReport {
     fn of(ramp: Ramp, bounds: Bounds, steps: Vec<Step>) -> Self {
-        let knee = knee(&steps);
+        let mut held = steps.iter().filter(|step| step.holds()).peekable();
         Self {
             bounds,
             ramp,
             reached_the_end: lowest_failing(&steps).is_none(),
-            lag_known: steps
-                .iter()
-                .filter(|step| step.holds())
-                .all(|step| step.lag_seconds.is_some()),
-            knee,
+            lag_known: held.peek().is_some() && held.all(|step| step.lag_seconds.is_some()),
+            knee: knee(&steps),
             steps,
         }
     }
@@ -216,14 +213,14 @@ impl RampReport {
             p99_ms_max,
             lag_seconds_max,
         } = self.bounds;
-        let lag = if self.lag_known {
+        let lag = if self.lag_known || self.knee.is_none() {
             format!("lag ≤ {lag_seconds_max} s")
         } else {
             "lag UNKNOWN, as /metrics does not tell it".to_owned()
         };
         let bounds = format!("p99 ≤ {p99_ms_max} ms and {lag}");
         match self.knee {
-            None => format!("no rate tried kept {bounds}"),
+            None => format!("no rate tried kept all bounds, which are {bounds}"),
             Some(rate) if self.reached_the_end => {
                 format!(
                     "{rate:.0} requests a second kept {bounds}, the highest rate allowed: the knee lies above it"
@@ -366,7 +363,9 @@ mod tests {
         assert_eq!(report.knee, Some(250.0));
         let report = RampReport::of(RAMP, BOUNDS, climbed(0.0));
         assert_eq!(report.knee, None);
-        assert!(report.verdict().contains("no rate tried"));
+        assert!(report.verdict().contains("no rate tried kept all bounds"));
+        // Nothing held, so nothing is known of what holds.
+        assert!(!report.lag_known);
     }
 
     #[test]
