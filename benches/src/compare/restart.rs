@@ -46,16 +46,16 @@ const REPLAY_COMPARED: [&str; 6] = [
 ];
 
 /// Time after the last row until memory is looked at. The allocator keeps freed pages for a second (mimalloc's `purge_delay`)
-/// and gives them back only while it is at work, so the service is asked for its metrics meanwhile.
+/// and gives them back only while it is asked for more, so the service is asked for its metrics meanwhile.
 pub(super) const SETTLE: Duration = Duration::from_millis(1_500);
 
-/// Time between two of those questions: the last of them comes when the delay is over.
-const SETTLE_STEP: Duration = Duration::from_millis(250);
+/// Time between two of those questions: each allocates little, so a few do not move the allocator.
+const SETTLE_STEP: Duration = Duration::from_millis(5);
 
 /// What the figure of memory at rest holds, for the notes.
-const SETTLED: &str = "what it has 1.5 s after it is current, asked for `/metrics` meanwhile so that its allocator gives back what it \
-                       keeps for a second. What the allocator has not given back by then is included, as are connections, \
-                       caches and indices";
+const SETTLED: &str = "what it has after 1.5 s more, asked for `/metrics` all the while: the allocator keeps what is freed for a \
+                       second, and gives it back only while it is asked for more. What was freed and not given back by then \
+                       is included";
 
 /// A data directory with a history, and whom it belongs to.
 pub(super) struct Prepared {
