@@ -67,10 +67,9 @@ impl Redis {
 
     /// What it is called in the report.
     pub(super) fn name(&self) -> String {
-        format!(
-            "redis {} stream, XADD, appendfsync always: no HTTP, no rows",
-            self.version
-        )
+        // Major and minor: the words beside a bar have room for no more, and the note has it all.
+        let short: Vec<&str> = self.version.split('.').take(2).collect();
+        format!("redis {} stream, appendfsync always", short.join("."))
     }
 
     /// What it was told, and by whom it was loaded.
@@ -80,7 +79,7 @@ impl Redis {
             format!("{name} {value}")
         });
         format!(
-            "{SERVER} {} {}; {GENERATOR}, no pipelining",
+            "{SERVER} {} {}; XADD of the same JSON to one stream by {GENERATOR}, no pipelining: no HTTP, no decision, no rows",
             self.version,
             settings.join(" ")
         )
@@ -349,6 +348,17 @@ mod tests {
     fn the_version_is_read_from_what_the_server_says() {
         let said = "Redis server v=7.0.15 sha=00000000:0 malloc=jemalloc-5.3.0 bits=64";
         assert_eq!(version_in(said), Some("7.0.15"));
+    }
+
+    #[test]
+    fn its_name_has_room_beside_a_bar_and_its_note_says_what_it_is() {
+        let redis = Redis {
+            version: "7.0.15".to_owned(),
+        };
+        assert_eq!(redis.name(), "redis 7.0 stream, appendfsync always");
+        for part in ["7.0.15", "XADD", "no HTTP", "--appendfsync always"] {
+            assert!(redis.words().contains(part), "{}", redis.words());
+        }
     }
 
     #[test]
