@@ -34,7 +34,9 @@ pub(super) struct Process {
     companion: Option<Child>,
     memory: Option<MemoryWatch>,
     pub(super) target: Target,
-    /// From its start to its first word that it is ready.
+    /// Where the process beside it answers, if there is one.
+    beside: Option<Target>,
+    /// From its start to the first moment at which every process has said that it is ready.
     pub(super) ready_after: Duration,
     /// What it wrote to its standard streams.
     output: PathBuf,
@@ -55,6 +57,7 @@ impl Process {
         let streams =
             File::create(&output).with_context(|| format!("create {}", output.display()))?;
         let target = Target::parse(&format!("http://{address}"), false)?;
+        let beside_target = Target::parse(&format!("http://{beside}"), false)?;
         let started = Instant::now();
         let mut companion = contestant
             .companion(programs, &data, beside)
@@ -67,11 +70,13 @@ impl Process {
                 return Err(error);
             }
         };
+        let beside = companion.is_some().then_some(beside_target);
         let mut process = Self {
             child,
             companion,
             memory: None,
             target,
+            beside,
             ready_after: Duration::ZERO,
             output,
         };
@@ -91,8 +96,12 @@ impl Process {
                     self.last_words()
                 );
             }
-            let ready = runtime.block_on(fetch(&self.target, "/readyz"));
-            if matches!(ready, Ok((StatusCode::OK, _))) {
+            let is_ready = |target| {
+                let ready = runtime.block_on(fetch(target, "/readyz"));
+                matches!(ready, Ok((StatusCode::OK, _)))
+            };
+            // A projector says so when it follows the log: before that, rows would be late for its start's sake.
+            if is_ready(&self.target) && self.beside.as_ref().is_none_or(is_ready) {
                 return Ok(());
             }
             anyhow::ensure!(
