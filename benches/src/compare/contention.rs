@@ -26,8 +26,8 @@ const WRITTEN: Metric = Metric::higher("written", "orders a second");
 /// Orders of one bulk request.
 const BULK_LINES: usize = 100;
 
-/// Connections that read.
-const READING_CONNECTIONS: usize = 32;
+/// Connections that read, and that write in bulk.
+pub(super) const READING_CONNECTIONS: usize = 32;
 
 /// How long reads that are overdue may still be sent.
 const DRAIN: Duration = Duration::from_secs(60);

@@ -191,8 +191,9 @@ impl Comparison<'_> {
             key,
             title,
             "`POST /orders` of the documented order in a closed loop: latencies are those at full load. Each run starts empty. \
-             Processor time and memory are the service's, from the first request until the last row; the load generator runs \
-             on the same processors. Memory is anonymous, beside the page cache and without mapped files. Bytes are the log's, without what is allocated ahead. Redis, \
+             Processor time and memory are the service's, until the last row: processor time from the first request, the peak of \
+             memory from the start of the process. The load generator runs on the same processors. Memory is anonymous, \
+             beside the page cache and without mapped files. Bytes are the log's, without what is allocated ahead. Redis, \
              where it takes part, is no order service: it appends the same JSON over a protocol of its own, sent by its own \
              generator; nothing is parsed, decided or made a row, and its stream is kept in memory.",
             &WRITING,

@@ -10,6 +10,7 @@ use anyhow::Context;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
+use super::contention::READING_CONNECTIONS;
 use super::contestant::Programs;
 use super::evidence::{Evidence, Picture};
 use super::experiment::Experiment;
@@ -140,8 +141,11 @@ fn settings(config: &CompareConfig, ceiling: Option<&Ceiling>) -> Vec<(String, S
             config.generator.name().to_owned(),
         ),
         (
-            "generator of lag and knee".to_owned(),
-            format!("`loadtest`'s, open loop, {OPEN_LOOP_CONNECTIONS} connections"),
+            "generator of lag, knee and reads beside writes".to_owned(),
+            format!(
+                "`loadtest`'s, open loop, {OPEN_LOOP_CONNECTIONS} connections; reads beside writes, and writes in bulk beside \
+                 them, {READING_CONNECTIONS}"
+            ),
         ),
         (
             "the service".to_owned(),
