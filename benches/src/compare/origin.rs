@@ -98,4 +98,45 @@ mod tests {
         assert_eq!(json["plan"]["questions"][0], "ingest");
         assert_eq!(json["plan"]["duration"], 1.0);
     }
+
+    #[test]
+    fn a_report_names_the_commit_around_the_program_and_whether_it_was_changed() {
+        if said_by(Command::new("git").arg("--version")).is_none() {
+            eprintln!("LEFT OUT: git is not installed");
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let git = |arguments: &[&str]| {
+            let mut command = Command::new("git");
+            command
+                .arg("-C")
+                .arg(directory.path())
+                .args([
+                    "-c",
+                    "user.name=nobody",
+                    "-c",
+                    "user.email=nobody@localhost",
+                ])
+                .args(["-c", "commit.gpgsign=false"])
+                .args(arguments);
+            let output = command.output().unwrap();
+            assert!(output.status.success(), "{command:?}: {output:?}");
+            String::from_utf8(output.stdout).unwrap().trim().to_owned()
+        };
+        let file = directory.path().join("file");
+        std::fs::write(&file, "one").unwrap();
+        git(&["init", "--quiet"]);
+        git(&["add", "file"]);
+        git(&["commit", "--quiet", "--message", "one"]);
+        let head = git(&["rev-parse", "--short=12", "HEAD"]);
+        let told = || {
+            let service = directory.path().join("order-service");
+            Origin::of(vec!["compare".to_owned()], &service, Plan::quick())
+        };
+        let origin = told();
+        assert_eq!(origin.commit.as_deref(), Some(head.as_str()));
+        assert_eq!(origin.rows()[2].1, format!("unknown, {head}"));
+        std::fs::write(&file, "another").unwrap();
+        assert_eq!(told().commit, Some(format!("{head}-dirty")));
+    }
 }
