@@ -1,7 +1,8 @@
 //! The programs themselves, as somebody runs them: they end well, write what they say they write, and find nothing wrong.
 //!
-//! Small runs; nothing is asserted about how fast anything is. Long because every program is here with the service that it
-//! is run against.
+//! Small runs; nothing is asserted about how fast anything is.
+//!
+//! Long because every program is here, with the service that it is run against.
 
 use std::fs;
 use std::net::TcpListener;
