@@ -55,8 +55,8 @@ pub(crate) async fn events(
         ));
     }
     let after = Version::new(query.after_version.unwrap_or(0));
-    let wait = Wait::of(&shared, &headers);
-    let read = fresh_order(&shared, id, &headers, None, &wait).await?;
+    let mut wait = Wait::of(&shared, &headers);
+    let read = fresh_order(&shared, id, &headers, None, &mut wait).await?;
     if read.parked {
         // The row leads to the last frame that could be applied: the page would end there and look whole.
         return Err(parked(id, &read));
@@ -159,19 +159,19 @@ pub(crate) async fn order_at(
     id: OrderId,
     moment: Moment,
     headers: &HeaderMap,
+    wait: &mut Wait,
 ) -> Result<(Order, OrderRead), Problem> {
-    let wait = Wait::of(shared, headers);
     let partition = (shared.partition_of)(id);
     let min_version = match moment {
         Moment::Version(version) => Some(version.get()),
         Moment::Time(_) => {
             // An event before that time may be in the log and not yet in the rows.
             let end = shared.known_end(partition);
-            catch_up(shared, partition, end, &wait, &mut None).await?;
+            catch_up(shared, partition, end, wait).await?;
             None
         }
     };
-    let read = fresh_order(shared, id, headers, min_version, &wait).await;
+    let read = fresh_order(shared, id, headers, min_version, wait).await;
     let read = read.map_err(|problem| match problem.kind() {
         ProblemKind::VersionNotReached => no_such_moment(id, moment),
         _ => problem,

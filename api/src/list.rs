@@ -67,10 +67,9 @@ pub(crate) async fn orders(
     filter.limit = limit;
     filter.bytes_max = Some(PAGE_BYTES_MAX);
 
-    let wait = Wait::of(&shared, &headers);
-    let mut deadline = None;
+    let mut wait = Wait::of(&shared, &headers);
     for token in shared.sync_tokens(&headers)? {
-        catch_up(&shared, token.partition, token.end, &wait, &mut deadline).await?;
+        catch_up(&shared, token.partition, token.end, &mut wait).await?;
     }
     let reading = Arc::clone(&shared);
     let page = shared.readers.run(move |rows| {

@@ -70,10 +70,10 @@ pub(crate) async fn order(
 ) -> Result<Answer, Problem> {
     let query: OrderQuery = query::parse(&uri)?;
     let known = known_versions(&headers)?;
-    let wait = Wait::of(&shared, &headers);
+    let mut wait = Wait::of(&shared, &headers);
     let (version, json, read) = match query.moment()? {
         None => {
-            let read = fresh_order(&shared, id, &headers, query.min_version, &wait).await?;
+            let read = fresh_order(&shared, id, &headers, query.min_version, &mut wait).await?;
             if read.parked {
                 return Err(parked(id, &read));
             }
@@ -82,7 +82,8 @@ pub(crate) async fn order(
         }
         Some(moment) => {
             // Boxed, as are the waits below: what is rare should not make every request's future larger.
-            let (order, read) = Box::pin(order_at(&shared, id, moment, &headers)).await?;
+            let (order, read) =
+                Box::pin(order_at(&shared, id, moment, &headers, &mut wait)).await?;
             let mut json = Vec::new();
             order_json::write_order(&order, &mut json);
             (order.version, json.into(), read)
@@ -125,13 +126,15 @@ pub(crate) fn parked(id: OrderId, read: &OrderRead) -> Problem {
     Problem::new(ProblemKind::OrderParked, detail).with_known_version(known)
 }
 
-/// How long a read may wait.
+/// How long a read may wait, whatever it waits for and how often.
 #[derive(Debug)]
 pub(crate) struct Wait {
     /// The whole of it.
-    pub(crate) budget: Duration,
+    budget: Duration,
     /// What the client preferred, as far as it is honoured.
     preferred: Option<Duration>,
+    /// When it is over; it begins with the first thing to wait for.
+    deadline: Option<Instant>,
 }
 
 impl Wait {
@@ -143,7 +146,14 @@ impl Wait {
         Self {
             budget: preferred.unwrap_or_else(patience),
             preferred,
+            deadline: None,
         }
+    }
+
+    /// What is left of it at `now`.
+    fn left(&mut self, now: Instant) -> Duration {
+        let deadline = *self.deadline.get_or_insert(now + self.budget);
+        deadline.saturating_duration_since(now)
     }
 
     /// Tells the client that its preference was honoured, and how far.
@@ -196,16 +206,15 @@ pub(crate) async fn fresh_order(
     id: OrderId,
     headers: &HeaderMap,
     min_version: Option<u32>,
-    wait: &Wait,
+    wait: &mut Wait,
 ) -> Result<OrderRead, Problem> {
     let partition = (shared.partition_of)(id);
     let min_version = Version::new(min_version.unwrap_or(0));
-    let mut deadline = None;
     if headers.contains_key(answer::SYNC_TOKEN) {
         let tokens = shared.sync_tokens(headers)?;
         let token = tokens.iter().filter(|token| token.partition == partition);
         if let Some(end) = token.map(|token| token.end).max() {
-            catch_up(shared, partition, end, wait, &mut deadline).await?;
+            catch_up(shared, partition, end, wait).await?;
         }
     }
     loop {
@@ -217,7 +226,7 @@ pub(crate) async fn fresh_order(
         // What clients could know of when the order was missed, or found too old.
         let seen = shared.known_end(partition);
         if read.position < seen {
-            catch_up(shared, partition, seen, wait, &mut deadline)
+            catch_up(shared, partition, seen, wait)
                 .await
                 .map_err(|problem| problem.with_known_version(version))?;
             continue;
@@ -234,7 +243,7 @@ pub(crate) async fn fresh_order(
             ));
         }
         let next = Offset::new(seen.get().saturating_add(1));
-        catch_up(shared, partition, next, wait, &mut deadline)
+        catch_up(shared, partition, next, wait)
             .await
             .map_err(|problem| problem.with_known_version(Some(version)))?;
     }
@@ -245,27 +254,23 @@ pub(crate) async fn catch_up(
     shared: &Shared,
     partition: PartitionId,
     end: Offset,
-    wait: &Wait,
-    deadline: &mut Option<Instant>,
+    wait: &mut Wait,
 ) -> Result<(), Problem> {
     let checkpoints = shared.read_model.checkpoints();
     if checkpoints.load(Projection::Orders, partition) >= end {
         return Ok(());
     }
-    Box::pin(wait_for(shared, partition, end, wait, deadline)).await
+    Box::pin(wait_for(shared, partition, end, wait)).await
 }
 
 async fn wait_for(
     shared: &Shared,
     partition: PartitionId,
     end: Offset,
-    wait: &Wait,
-    deadline: &mut Option<Instant>,
+    wait: &mut Wait,
 ) -> Result<(), Problem> {
     let checkpoints = shared.read_model.checkpoints();
-    let now = Instant::now();
-    let deadline = *deadline.get_or_insert(now + wait.budget);
-    let left = deadline.saturating_duration_since(now);
+    let left = wait.left(Instant::now());
     let reached = checkpoints
         .wait_for(Projection::Orders, partition, end, left)
         .await;
@@ -308,4 +313,23 @@ pub(crate) fn put_retry_after(response: &mut Answer, after: Duration) {
     let seconds = after.as_millis().div_ceil(1000).max(1);
     let value = answer::printable(seconds.to_string());
     response.headers_mut().insert(RETRY_AFTER, value);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_read_that_waits_twice_has_one_budget_for_both() {
+        let second = Duration::from_secs(1);
+        let mut wait = Wait {
+            budget: 3 * second,
+            preferred: None,
+            deadline: None,
+        };
+        let begun = Instant::now();
+        assert_eq!(wait.left(begun), 3 * second);
+        assert_eq!(wait.left(begun + 2 * second), second);
+        assert_eq!(wait.left(begun + 4 * second), Duration::ZERO);
+    }
 }
