@@ -18,9 +18,7 @@ use bytes::Bytes;
 use order_command_workers::CommandWorkers;
 use order_domain::OrderId;
 use order_outbox::Outbox;
-use order_projector_workers::{
-    LagClock, Offset, PartitionId, PartitionReader, ReadModel, ReadModelError,
-};
+use order_projector_workers::{Offset, PartitionId, PartitionReader, ReadModel, ReadModelError};
 use tokio::sync::{Semaphore, watch};
 use tower::Service;
 
@@ -34,6 +32,7 @@ use crate::door::Door;
 use crate::error::{Problem, ProblemKind};
 use crate::feed::Feeds;
 use crate::http_metrics::HttpMetrics;
+use crate::lag::ReadModelLag;
 use crate::projector::Projector;
 use crate::readers::Readers;
 use crate::reads::put_retry_after;
@@ -112,7 +111,7 @@ pub(crate) struct Shared {
     pub(crate) outbox: Option<Arc<Outbox>>,
     pub(crate) log: Arc<[Box<dyn PartitionReader>]>,
     /// How far the rows are behind, by partition.
-    pub(crate) lag_clock: Arc<LagClock>,
+    pub(crate) lag: Arc<ReadModelLag>,
     pub(crate) partition_of: Box<dyn Fn(OrderId) -> PartitionId + Send + Sync>,
     pub(crate) registry: prometheus::Registry,
     pub(crate) facts: Vec<(String, String)>,
@@ -221,13 +220,13 @@ impl Api {
     /// [`StartError`] if a reader, a thread or a metric cannot be made.
     pub fn new(parts: ApiParts, config: ApiConfig) -> Result<Self, StartError> {
         let log: Arc<[Box<dyn PartitionReader>]> = parts.log.into();
-        let lag_clock = Arc::new(LagClock::new(log.len()));
+        let lag = Arc::new(ReadModelLag::new(log.len()));
         let readers = Readers::start(
             config.reader_threads,
             config.reads_queued_max,
             &parts.read_model,
             &log,
-            &lag_clock,
+            &lag,
         )?;
         // Clients that repeat a command have to know how long that is safe.
         let retention = parts.commands.is_some().then(|| {
@@ -241,7 +240,7 @@ impl Api {
             http_metrics: HttpMetrics::register(&parts.registry)?,
             connection_metrics: ConnectionMetrics::register(&parts.registry)?,
             commands: parts.commands,
-            lag_clock,
+            lag,
             read_model: parts.read_model,
             projector: parts.projector,
             outbox: parts.outbox,

@@ -33,6 +33,7 @@ mod golden;
 mod health;
 mod history;
 mod http_metrics;
+mod lag;
 mod list;
 mod openapi;
 mod order_body;

@@ -206,7 +206,7 @@ impl Shared {
                 .read_model
                 .checkpoints()
                 .load(Projection::Orders, reader.partition());
-            readers::lag_ms(&self.lag_clock, reader.as_ref(), position)
+            self.lag.look_ms(reader.as_ref(), position)
         });
         behind.max().unwrap_or(0)
     }

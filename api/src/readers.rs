@@ -11,12 +11,12 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use order_domain::{OrderId, Version};
 use order_projector_workers::{
-    LagClock, Offset, PartitionId, PartitionReader, Projection, ReadModel, ReadModelError,
-    ReadModelReader,
+    Offset, PartitionId, PartitionReader, Projection, ReadModel, ReadModelError, ReadModelReader,
 };
 use tokio::sync::oneshot;
 
 use crate::error::{Problem, ProblemKind};
+use crate::lag::ReadModelLag;
 use crate::order_json;
 
 /// Most orders of one transaction: long enough to share its cost, short enough that a checkpoint of the WAL is not kept
@@ -77,7 +77,7 @@ impl Readers {
         queued_max: usize,
         read_model: &Arc<ReadModel>,
         log: &Arc<[Box<dyn PartitionReader>]>,
-        clock: &Arc<LagClock>,
+        lag: &Arc<ReadModelLag>,
     ) -> Result<Self, crate::StartError> {
         let (sender, receiver) = crossbeam_channel::bounded(queued_max.max(1));
         let mut readers = Self {
@@ -90,7 +90,7 @@ impl Readers {
                 rows: read_model.reader_with_cache(CACHE_KIB)?,
                 read_model: Arc::clone(read_model),
                 log: Arc::clone(log),
-                clock: Arc::clone(clock),
+                lag: Arc::clone(lag),
             };
             let thread = std::thread::Builder::new()
                 .name(format!("reader-{number}"))
@@ -164,7 +164,7 @@ struct Worker {
     rows: ReadModelReader,
     read_model: Arc<ReadModel>,
     log: Arc<[Box<dyn PartitionReader>]>,
-    clock: Arc<LagClock>,
+    lag: Arc<ReadModelLag>,
 }
 
 impl Worker {
@@ -232,7 +232,7 @@ impl Worker {
             replies,
             positions,
         } = batch;
-        let mut lags = Lags::new(&self.log, &self.clock);
+        let mut lags = Lags::new(&self.log, &self.lag);
         self.rows.visit_orders(ids, &mut |at, row, parked| {
             let (partition, position) = (ids[at].0, positions[at]);
             let order = row.map(|row| {
@@ -302,15 +302,15 @@ impl Batch {
 /// How far each partition's rows are behind, asked once a batch and partition.
 struct Lags<'a> {
     log: &'a [Box<dyn PartitionReader>],
-    clock: &'a LagClock,
+    lag: &'a ReadModelLag,
     known: Vec<(PartitionId, Offset, u64)>,
 }
 
 impl<'a> Lags<'a> {
-    fn new(log: &'a [Box<dyn PartitionReader>], clock: &'a LagClock) -> Self {
+    fn new(log: &'a [Box<dyn PartitionReader>], lag: &'a ReadModelLag) -> Self {
         Self {
             log,
-            clock,
+            lag,
             known: Vec::new(),
         }
     }
@@ -327,18 +327,8 @@ impl<'a> Lags<'a> {
         let lag = self
             .log
             .get(partition.index())
-            .map_or(0, |reader| lag_ms(self.clock, reader.as_ref(), position));
+            .map_or(0, |reader| self.lag.look_ms(reader.as_ref(), position));
         self.known.push((partition, position, lag));
         lag
     }
-}
-
-/// How far rows at `position` are behind their partition, in milliseconds. While the log cannot be read, the time since
-/// nothing was behind, as far as is known: never a healthy 0.
-pub(crate) fn lag_ms(clock: &LagClock, reader: &dyn PartitionReader, position: Offset) -> u64 {
-    let lag = clock.lag(reader.partition().index(), reader, position);
-    if let Some(error) = &lag.unreadable {
-        tracing::debug!(error, "the age of the oldest event not applied is a bound");
-    }
-    u64::try_from(lag.age.as_millis()).unwrap_or(u64::MAX)
 }

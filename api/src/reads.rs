@@ -25,11 +25,9 @@ use crate::history::{Moment, order_at};
 use crate::order_json;
 use crate::order_path::OrderPath;
 use crate::query;
-use crate::readers::{FoundOrder, OrderRead, lag_ms};
+use crate::readers::{FoundOrder, OrderRead};
 use crate::request_headers::preferred_wait;
 
-/// How long the lag may take to be found for an answer that is late already.
-const LAG_PATIENCE: Duration = Duration::from_millis(200);
 /// Room for a partition's number, a colon and an offset.
 const POSITION_BYTES: usize = 26;
 
@@ -277,11 +275,12 @@ async fn wait_for(
     if reached {
         return Ok(());
     }
-    Err(behind(shared, partition, wait).await)
+    Err(behind(shared, partition, wait))
 }
 
-/// The problem of a wait in vain, with how far the rows are: whoever comes back wants to know whether they move.
-async fn behind(shared: &Shared, partition: PartitionId, wait: &Wait) -> Problem {
+/// The problem of a wait in vain, with how far the rows are, as far as that is known: whoever comes back wants to know
+/// whether they move.
+fn behind(shared: &Shared, partition: PartitionId, wait: &Wait) -> Problem {
     let checkpoints = shared.read_model.checkpoints();
     let position = checkpoints.load(Projection::Orders, partition);
     let problem = Problem::new(
@@ -296,15 +295,12 @@ async fn behind(shared: &Shared, partition: PartitionId, wait: &Wait) -> Problem
         None => problem,
     };
     let problem = problem.with_header(READ_MODEL_POSITION, position_header(partition, position));
-    // The log may be on a disk that answers no more: then nobody knows the lag, and that is no reason to wait.
-    let (log, clock) = (Arc::clone(&shared.log), Arc::clone(&shared.lag_clock));
-    let lag = shared.readers.run(move |_| {
-        let reader = log.get(partition.index())?;
-        Some(lag_ms(&clock, reader.as_ref(), position))
-    });
-    match tokio::time::timeout(LAG_PATIENCE, lag).await {
-        Ok(Ok(Some(lag_ms))) => problem.with_header(READ_MODEL_LAG, lag_header(lag_ms)),
-        Ok(Ok(None) | Err(_)) | Err(_) => problem,
+    // Looking for the lag would cost the readers most when they have most to do.
+    let reader = shared.log.get(partition.index());
+    let lag_ms = reader.and_then(|reader| shared.lag.known_ms(reader.as_ref(), position));
+    match lag_ms {
+        Some(lag_ms) => problem.with_header(READ_MODEL_LAG, lag_header(lag_ms)),
+        None => problem,
     }
 }
 
