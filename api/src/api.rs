@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::HttpBody;
-use axum::http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG};
 use axum::http::{HeaderMap, HeaderValue, Uri};
 use axum::response::Response;
 use bytes::Bytes;
@@ -361,7 +361,7 @@ impl Api {
         };
         let status = answer.status();
         let read = matches!(method, MethodLabel::Get | MethodLabel::Head);
-        if read && !answer.headers().contains_key(CACHE_CONTROL) {
+        if read && !route.tells_caches() {
             answer::put_no_store(&mut answer);
         }
         answer.headers_mut().insert(X_REQUEST_ID, request_id);

@@ -153,6 +153,11 @@ impl Route {
         !self.is_for_machines() && !matches!(self, Self::OpenApi | Self::Docs | Self::DocsFile)
     }
 
+    /// Whether every answer of its reads tells caches what to do: its handler does where all is well, and a problem does.
+    pub(crate) const fn tells_caches(self) -> bool {
+        matches!(self, Self::Orders | Self::Order | Self::DocsFile)
+    }
+
     /// The route of a request's path: what the router would match, without asking it.
     pub(crate) fn of(path: &str) -> Self {
         let mut segments = path.strip_prefix('/').unwrap_or_default().split('/');

@@ -400,6 +400,7 @@ async fn caches_ask_for_orders_again_and_keep_nothing_else() {
         ("/readyz".to_owned(), kept_nowhere),
         ("/metrics".to_owned(), kept_nowhere),
         ("/nowhere".to_owned(), kept_nowhere),
+        ("/docs/nothing.html".to_owned(), kept_nowhere),
         ("/docs/index.html".to_owned(), "public, max-age=3600"),
     ] {
         let answer = world.get(&path).await;
