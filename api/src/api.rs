@@ -35,7 +35,7 @@ use crate::http_metrics::HttpMetrics;
 use crate::lag::ReadModelLag;
 use crate::projector::Projector;
 use crate::readers::Readers;
-use crate::reads::put_retry_after;
+use crate::reads::{WaitBounds, put_retry_after};
 use crate::route::{MethodLabel, Route};
 use crate::router::{not_found, router};
 use crate::sync_token::{Seal, SyncToken, sync_tokens};
@@ -124,6 +124,7 @@ pub(crate) struct Shared {
     /// Of the log before it was rewritten: good for nothing but a clear answer.
     pub(crate) former_seals: Vec<Seal>,
     pub(crate) config: ApiConfig,
+    pub(crate) waits: WaitBounds,
     http_metrics: HttpMetrics,
     pub(crate) connection_metrics: ConnectionMetrics,
     request_ids: RequestIds,
@@ -258,6 +259,7 @@ impl Api {
                 .iter()
                 .map(|id| Seal::of_log(id))
                 .collect(),
+            waits: WaitBounds::of(&config),
             config,
             request_ids: RequestIds::new(),
             turning_away: AtomicBool::new(false),

@@ -93,10 +93,4 @@ impl ApiConfig {
     pub fn longest_wait(request_timeout: Duration) -> Duration {
         request_timeout / 6 * 5
     }
-
-    /// The longest that a read waits, whoever asks for it.
-    pub(crate) fn wait_max(&self) -> Duration {
-        self.prefer_wait_max
-            .min(Self::longest_wait(self.request_timeout))
-    }
 }

@@ -124,6 +124,25 @@ pub(crate) fn parked(id: OrderId, read: &OrderRead) -> Problem {
     Problem::new(ProblemKind::OrderParked, detail).with_known_version(known)
 }
 
+/// The longest waits of reads.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WaitBounds {
+    /// Of one that a client prefers.
+    preferred: Duration,
+    /// Of one that no client asked for.
+    patience: Duration,
+}
+
+impl WaitBounds {
+    pub(crate) fn of(config: &ApiConfig) -> Self {
+        let longest = ApiConfig::longest_wait(config.request_timeout);
+        Self {
+            preferred: config.prefer_wait_max.min(longest),
+            patience: config.read_patience.min(longest),
+        }
+    }
+}
+
 /// How long a read may wait, whatever it waits for and how often.
 #[derive(Debug)]
 pub(crate) struct Wait {
@@ -138,11 +157,13 @@ pub(crate) struct Wait {
 impl Wait {
     /// What the client prefers, within the bound; the service's own patience otherwise.
     pub(crate) fn of(shared: &Shared, headers: &HeaderMap) -> Self {
-        let config = &shared.config;
-        let preferred = preferred_wait(headers).map(|wait| wait.min(config.wait_max()));
-        let patience = || ApiConfig::longest_wait(config.request_timeout).min(config.read_patience);
+        Self::within(shared.waits, preferred_wait(headers))
+    }
+
+    fn within(bounds: WaitBounds, preferred: Option<Duration>) -> Self {
+        let preferred = preferred.map(|wait| wait.min(bounds.preferred));
         Self {
-            budget: preferred.unwrap_or_else(patience),
+            budget: preferred.unwrap_or(bounds.patience),
             preferred,
             deadline: None,
         }
@@ -161,9 +182,12 @@ impl Wait {
         }
     }
 
+    /// In whole seconds, as RFC 7240 has them, and never more than the wait was. One of less than a second is neither 1
+    /// nor the 0 of a client that asked for no wait: nothing is said of it.
     fn applied(&self) -> Option<HeaderValue> {
         let wait = self.preferred?;
-        Some(answer::printable(format!("wait={}", wait.as_secs())))
+        let told = wait.is_zero() || wait.as_secs() > 0;
+        told.then(|| answer::printable(format!("wait={}", wait.as_secs())))
     }
 }
 
@@ -315,17 +339,44 @@ pub(crate) fn put_retry_after(response: &mut Answer, after: Duration) {
 mod tests {
     use super::*;
 
+    const MILLISECOND: Duration = Duration::from_millis(1);
+
+    /// The wait of a read that prefers `seconds`, where a request may take `request_timeout`.
+    fn wait(request_timeout: Duration, seconds: Option<u64>) -> Wait {
+        let config = ApiConfig {
+            request_timeout,
+            ..ApiConfig::default()
+        };
+        Wait::within(WaitBounds::of(&config), seconds.map(Duration::from_secs))
+    }
+
     #[test]
     fn a_read_that_waits_twice_has_one_budget_for_both() {
         let second = Duration::from_secs(1);
-        let mut wait = Wait {
-            budget: 3 * second,
-            preferred: None,
-            deadline: None,
-        };
+        let mut wait = wait(30 * second, Some(3));
         let begun = Instant::now();
         assert_eq!(wait.left(begun), 3 * second);
         assert_eq!(wait.left(begun + 2 * second), second);
         assert_eq!(wait.left(begun + 4 * second), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_wait_is_never_confirmed_as_more_than_it_was_nor_as_none() {
+        for (request_ms, preferred, waited_ms, applied) in [
+            (30_000, None, 1000, None),
+            (600, None, 500, None),
+            (30_000, Some(0), 0, Some("wait=0")),
+            (30_000, Some(7), 7000, Some("wait=7")),
+            (30_000, Some(60), 25_000, Some("wait=25")),
+            (7000, Some(60), 5833, Some("wait=5")),
+            (1000, Some(60), 833, None),
+            (1000, Some(0), 0, Some("wait=0")),
+        ] {
+            let wait = wait(request_ms * MILLISECOND, preferred);
+            let case = format!("{preferred:?} of {request_ms} ms");
+            assert_eq!(wait.budget.as_millis(), waited_ms, "{case}");
+            let applied = applied.map(HeaderValue::from_static);
+            assert_eq!(wait.applied(), applied, "{case}");
+        }
     }
 }
