@@ -48,6 +48,9 @@ pub(crate) fn refuse_any(uri: &Uri) -> Result<(), Problem> {
 
 /// Whether every escape of a query is one, and all of it together is text.
 fn is_encoded_text(query: &str) -> bool {
+    if !query.contains('%') {
+        return true;
+    }
     let mut bytes = query.bytes();
     let mut decoded = Vec::with_capacity(query.len());
     while let Some(byte) = bytes.next() {
