@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use crate::api::{AnsweredAs, Shared};
 use crate::body::refuse_coding;
 use crate::bulk_lines::{Line, Lines};
+use crate::conditions::expected_versions;
 use crate::connection_clock::ConnectionClock;
 use crate::error::{Problem, ProblemKind};
 use crate::order_body::{PlaceOrderBody, parse};
@@ -52,6 +53,7 @@ pub(crate) async fn orders(
         ));
     }
     refuse_coding(request.headers())?;
+    expected_versions(request.headers())?.of_a_new_order()?;
     let key = request_headers::idempotency_key(request.headers())?;
     if let Some(key) = &key
         && key.len() + KEY_SUFFIX_CHARACTERS > Idempotency::KEY_CHARACTERS_MAX

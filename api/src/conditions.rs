@@ -57,6 +57,20 @@ pub(crate) enum IfMatch {
     Versions(Vec<Version>),
 }
 
+impl IfMatch {
+    /// Refuses to place an order on a condition that it cannot meet: that it has a version already (RFC 9110 §13.1.1; `*`
+    /// asks for none).
+    pub(crate) fn of_a_new_order(&self) -> Result<(), Problem> {
+        match self {
+            Self::Absent | Self::Any => Ok(()),
+            Self::Versions(_) => Err(Problem::new(
+                ProblemKind::VersionMismatch,
+                "an order that is yet to be placed has no version: send no If-Match",
+            )),
+        }
+    }
+}
+
 /// The tags of `If-None-Match`, if there is one.
 pub(crate) fn known_versions(headers: &HeaderMap) -> Result<Option<Tags>, Problem> {
     if !headers.contains_key(IF_NONE_MATCH) {

@@ -261,7 +261,10 @@ fn failure_headers(kinds: &[ProblemKind], operation: &Operation) -> BTreeSet<&'s
             ProblemKind::Unauthenticated | ProblemKind::Forbidden => {
                 headers.extend(["WWW-Authenticate"])
             }
-            ProblemKind::VersionMismatch => headers.extend(["ETag"]),
+            // An order that is yet to be placed has none.
+            ProblemKind::VersionMismatch if operation.parameters.contains(&"OrderId") => {
+                headers.extend(["ETag"]);
+            }
             ProblemKind::ReadModelBehind if operation.parameters.contains(&"Prefer") => {
                 headers.extend([
                     "Read-Model-Lag-Seconds",
@@ -399,6 +402,9 @@ mod tests {
             ("~1orders~1{id}#get", "503", "Retry-After"),
         ] {
             assert!(headers(path, status).contains(name), "{path} {status}");
+        }
+        for path in ["~1orders#post", "~1orders~1bulk#post"] {
+            assert!(!headers(path, "412").contains("ETag"), "{path}");
         }
     }
 

@@ -70,13 +70,7 @@ pub(crate) async fn place(
     headers: CommandHeaders,
     JsonBody(body): JsonBody,
 ) -> Result<Answer, Problem> {
-    if let IfMatch::Versions(_) = headers.if_match {
-        // RFC 9110, 13.1.1: the condition is false, as nothing is there that has a tag; `*` asks for none.
-        return Err(Problem::new(
-            ProblemKind::VersionMismatch,
-            "an order that is yet to be placed has no version: send no If-Match",
-        ));
-    }
+    headers.if_match.of_a_new_order()?;
     let command = parse::<PlaceOrderBody<'_>>(&body)?.into_command()?;
     submit(&shared, Target::New, command, headers, &body).await
 }

@@ -63,6 +63,8 @@ const fn ok(
     }
 }
 
+const PLACE_PARAMETERS: &[&str] = &["IfMatch", "IdempotencyKey", "RequestId", "Traceparent"];
+
 const STEP_PARAMETERS: &[&str] = &[
     "OrderId",
     "IfMatch",
@@ -209,8 +211,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
         tag: "orders",
         summary: "Place an order",
         description: "Acknowledged means: kept as durably as the service is configured to. There is no version to match yet: \
-                      `If-Match` with anything but `*` is 412.",
-        parameters: &["IdempotencyKey", "RequestId", "Traceparent"],
+                      `If-Match` with an entity tag is 412, `*` asks for nothing.",
+        parameters: PLACE_PARAMETERS,
         body: json("PlaceOrder", true),
         answers: &[Outcome {
             status: 201,
@@ -371,8 +373,9 @@ pub(super) const OPERATIONS: &[Operation] = &[
         summary: "Place many orders, streamed",
         description: "One order a line in, one outcome a line out, in the same order, while more lines come in. A \
                       line's failure concerns that line alone. Read answers while you send: when 1,000 lines wait for \
-                      their outcome, no more are read. An Idempotency-Key counts for every line, with its number.",
-        parameters: &["IdempotencyKey", "RequestId", "Traceparent"],
+                      their outcome, no more are read. An Idempotency-Key counts for every line, with its number. `If-Match` \
+                      with an entity tag is 412, and no line is looked at.",
+        parameters: PLACE_PARAMETERS,
         body: Some(RequestBody {
             media_type: "application/x-ndjson",
             schema: "OrderLines",
@@ -387,6 +390,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         problems: &[
             ProblemKind::InvalidHeader,
             ProblemKind::IdempotencyKeyRequired,
+            ProblemKind::VersionMismatch,
             ProblemKind::UnsupportedMediaType,
             ProblemKind::Overloaded,
         ],

@@ -186,7 +186,7 @@ pub(super) fn all() -> Vec<(&'static str, Parameter)> {
             header(
                 "If-Match",
                 custom("entity-tags"),
-                "The version, or versions, that the order must have, each as its `ETag` has it; `*` for any.",
+                "The version, or versions, that the order must have, each as its `ETag` has it; `*` for any. What is neither is 400.",
             ),
         ),
         (

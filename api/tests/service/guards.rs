@@ -332,21 +332,30 @@ async fn the_docs_page_comes_whole_out_of_the_binary() {
 #[tokio::test]
 async fn an_order_that_is_yet_to_be_placed_matches_no_version() {
     let world = World::new();
-    let place = async |condition: &str| {
-        let request = Request::post("/orders")
-            .header("content-type", "application/json")
+    let place = async |path: &str, condition: &str| {
+        let kind = match path {
+            "/orders" => "application/json",
+            _ => "application/x-ndjson",
+        };
+        let request = Request::post(path)
+            .header("content-type", kind)
             .header("if-match", condition);
         let body = Body::from(an_order().to_string());
         world.ask(request.body(body).unwrap()).await
     };
-    for condition in ["\"1\"", "\"0\"", "W/\"1\"", "\"x\", \"y\""] {
-        let refused = place(condition).await;
-        let refused = refused.expect(StatusCode::PRECONDITION_FAILED);
-        assert_eq!(refused.json()["code"], "version-mismatch", "{condition}");
-        assert!(!refused.headers.contains_key("etag"));
+    for path in ["/orders", "/orders/bulk"] {
+        for condition in ["\"1\"", "\"0\"", "W/\"1\"", "\"x\", \"y\""] {
+            let refused = place(path, condition).await;
+            let refused = refused.expect(StatusCode::PRECONDITION_FAILED);
+            assert_eq!(refused.json()["code"], "version-mismatch", "{condition}");
+            assert!(!refused.headers.contains_key("etag"));
+        }
+        let malformed = place(path, "1").await.expect(StatusCode::BAD_REQUEST);
+        assert_eq!(malformed.json()["code"], "invalid-header", "{path}");
     }
-    place("1").await.expect(StatusCode::BAD_REQUEST);
     let none = world.get("/orders").await.expect(StatusCode::OK);
     assert_eq!(none.json()["orders"], json!([]));
-    place("*").await.expect(StatusCode::CREATED);
+    place("/orders", "*").await.expect(StatusCode::CREATED);
+    let placed = place("/orders/bulk", "*").await.expect(StatusCode::OK);
+    assert_eq!(placed.json()["status"], 201);
 }
