@@ -168,8 +168,8 @@ pub(crate) async fn dead_letters(
     State(shared): State<Arc<Shared>>,
     uri: Uri,
 ) -> Result<Answer, Problem> {
-    let outbox = outbox_of(&shared)?;
     let query: DeadQuery = query::parse(&uri)?;
+    let outbox = outbox_of(&shared)?;
     let limit = query.limit.unwrap_or(DEAD_PAGE_DEFAULT);
     if !(1..=DEAD_PAGE_MAX).contains(&limit) {
         return Err(query::refuse(

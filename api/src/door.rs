@@ -35,6 +35,12 @@ impl Door {
         reserved: false,
     };
 
+    /// What a listener of clients lets in while it has all the connections it takes.
+    pub(crate) const RESERVE: Self = Self {
+        endpoints: Endpoints::All,
+        reserved: true,
+    };
+
     /// Whether a request may come in while the service has all the connections it takes.
     pub(crate) const fn admits(self, route: Route) -> bool {
         !self.reserved || route.is_for_operators() || route.is_for_machines()

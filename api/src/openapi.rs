@@ -25,6 +25,7 @@ use utoipa_swagger_ui::Config;
 
 use crate::answer::{self, Answer};
 use crate::auth::Scope;
+use crate::door::Door;
 use crate::error::{Problem, ProblemKind};
 use crate::route::MethodLabel;
 #[cfg(test)]
@@ -168,24 +169,17 @@ fn operation_of(operation: &Operation) -> utoipa::openapi::path::Operation {
 
 /// Every problem that an operation can be answered with, by status and code.
 fn problems_of(operation: &Operation) -> Vec<ProblemKind> {
-    let guarded = scope_of(operation).map_or(&[][..], |_| {
-        &[ProblemKind::Unauthenticated, ProblemKind::Forbidden]
-    });
-    let queried = &[ProblemKind::InvalidQuery][..];
-    let queried = if operation.route.knows_its_parameters() {
-        queried
-    } else {
-        &[]
-    };
-    let always = [ProblemKind::Internal, ProblemKind::Timeout];
-    let mut problems: Vec<ProblemKind> = operation
-        .problems
-        .iter()
-        .chain(queried)
-        .chain(guarded)
-        .chain(&always)
-        .copied()
-        .collect();
+    let mut problems = vec![ProblemKind::Internal, ProblemKind::Timeout];
+    problems.extend(operation.problems);
+    if !Door::RESERVE.admits(operation.route) {
+        problems.push(ProblemKind::Overloaded);
+    }
+    if operation.route.knows_its_parameters() {
+        problems.push(ProblemKind::InvalidQuery);
+    }
+    if scope_of(operation).is_some() {
+        problems.extend([ProblemKind::Unauthenticated, ProblemKind::Forbidden]);
+    }
     problems.sort_by_key(|kind| (kind.status(), kind.code()));
     problems
 }
@@ -366,7 +360,7 @@ mod tests {
     ];
 
     #[test]
-    fn every_problem_is_described_where_it_can_occur_and_nowhere_twice() {
+    fn every_problem_is_of_some_operation_and_of_none_twice() {
         for kind in ProblemKind::ALL {
             let described = OPERATIONS
                 .iter()
@@ -379,6 +373,48 @@ mod tests {
             let problems = problems_of(operation);
             let twice = problems.windows(2).find(|two| two[0] == two[1]);
             assert_eq!(twice, None, "{}", operation.id);
+        }
+    }
+
+    /// What comes of a query and of a token is asked of the service itself, by
+    /// `the_document_says_which_requests_need_a_token_and_which_know_their_parameters`.
+    #[test]
+    fn problems_that_operations_share_are_of_each_of_them() {
+        use MethodLabel::{Delete, Get, Post};
+        let of_one_order = |operation: &Operation| operation.parameters.contains(&"OrderId");
+        for operation in OPERATIONS {
+            let problems = problems_of(operation);
+            let has = |kind: ProblemKind| problems.contains(&kind);
+            let id = operation.id;
+            let reads_orders = operation.tag != "operators" && operation.method == Get;
+            let waits = operation.parameters.contains(&"Prefer");
+            let changes = matches!(operation.method, Post | Delete) && operation.tag == "orders";
+            let looks_at_tags = operation.parameters.contains(&"IfMatch");
+            assert_eq!(
+                has(ProblemKind::OrderParked),
+                of_one_order(operation),
+                "{id}"
+            );
+            assert_eq!(
+                has(ProblemKind::OrderNotFound),
+                of_one_order(operation),
+                "{id}"
+            );
+            assert_eq!(has(ProblemKind::VersionMismatch), changes, "{id}");
+            assert_eq!(looks_at_tags, changes, "{id}");
+            if reads_orders {
+                assert_eq!(has(ProblemKind::ReadModelBehind), waits, "{id}");
+            }
+            if operation.parameters.contains(&"SyncToken") {
+                assert!(has(ProblemKind::InvalidSyncToken), "{id}");
+            }
+            let refused_at_the_door = !Door::RESERVE.admits(operation.route);
+            let at_work = operation.route == Route::LogRotate;
+            assert_eq!(
+                has(ProblemKind::Overloaded),
+                refused_at_the_door || at_work,
+                "{id}"
+            );
         }
     }
 

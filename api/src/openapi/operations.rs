@@ -17,6 +17,7 @@ pub(super) struct Operation {
     pub(super) parameters: &'static [&'static str],
     pub(super) body: Option<RequestBody>,
     pub(super) answers: &'static [Outcome],
+    /// Beside those that follow from the route: of the door, of the query, of the token.
     pub(super) problems: &'static [ProblemKind],
 }
 
@@ -89,7 +90,6 @@ const PLACE_PROBLEMS: &[ProblemKind] = &[
     ProblemKind::InvalidValue,
     ProblemKind::AmountOverflow,
     ProblemKind::IdempotencyMismatch,
-    ProblemKind::Overloaded,
     ProblemKind::ProjectorBehind,
     ProblemKind::StorageFull,
     ProblemKind::PartitionUnavailable,
@@ -114,7 +114,6 @@ const STEP_PROBLEMS: &[ProblemKind] = &[
     ProblemKind::RefundMismatch,
     ProblemKind::IdempotencyMismatch,
     ProblemKind::PreconditionRequired,
-    ProblemKind::Overloaded,
     ProblemKind::ProjectorBehind,
     ProblemKind::OrderParked,
     ProblemKind::StorageFull,
@@ -132,7 +131,6 @@ const LINE_PROBLEMS: &[ProblemKind] = &[
     ProblemKind::VersionMismatch,
     ProblemKind::IdempotencyMismatch,
     ProblemKind::PreconditionRequired,
-    ProblemKind::Overloaded,
     ProblemKind::ProjectorBehind,
     ProblemKind::OrderParked,
     ProblemKind::StorageFull,
@@ -149,7 +147,6 @@ const READ_PROBLEMS: &[ProblemKind] = &[
     ProblemKind::VersionCompacted,
     ProblemKind::VersionNotReached,
     ProblemKind::HistoryTooLong,
-    ProblemKind::Overloaded,
     ProblemKind::OrderParked,
     ProblemKind::ReadModelBehind,
 ];
@@ -246,11 +243,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
             "A page of orders.",
             &["Link", "Read-Model-Lag-Seconds", "Preference-Applied"],
         )],
-        problems: &[
-            ProblemKind::InvalidSyncToken,
-            ProblemKind::Overloaded,
-            ProblemKind::ReadModelBehind,
-        ],
+        problems: &[ProblemKind::InvalidSyncToken, ProblemKind::ReadModelBehind],
     },
     Operation {
         route: Route::Order,
@@ -392,7 +385,6 @@ pub(super) const OPERATIONS: &[Operation] = &[
             ProblemKind::IdempotencyKeyRequired,
             ProblemKind::VersionMismatch,
             ProblemKind::UnsupportedMediaType,
-            ProblemKind::Overloaded,
         ],
     },
     Operation {
@@ -426,7 +418,6 @@ pub(super) const OPERATIONS: &[Operation] = &[
             ProblemKind::InvalidSyncToken,
             ProblemKind::OrderNotFound,
             ProblemKind::HistoryTooLong,
-            ProblemKind::Overloaded,
             ProblemKind::OrderParked,
             ProblemKind::ReadModelBehind,
         ],
@@ -448,7 +439,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
             content: Some(("text/event-stream", "FeedEvent")),
             headers: &[],
         }],
-        problems: &[ProblemKind::InvalidHeader, ProblemKind::Overloaded],
+        problems: &[ProblemKind::InvalidHeader],
     },
     Operation {
         route: Route::Projections,

@@ -328,6 +328,59 @@ async fn the_docs_page_comes_whole_out_of_the_binary() {
         .expect(StatusCode::NOT_FOUND);
 }
 
+/// What every operation of the document shares with others is described where it can happen, and only there.
+#[tokio::test]
+async fn the_document_says_which_requests_need_a_token_and_which_know_their_parameters() {
+    let open = World::new();
+    let guarded = World::with(ApiConfig {
+        tokens: vec![token("nothing", &[Scope::Read])],
+        ..config()
+    });
+    let document = open
+        .get("/openapi.json")
+        .await
+        .expect(StatusCode::OK)
+        .json();
+    let ask = async |world: &World, method: &str, path: &str| {
+        let request = Request::builder().method(method).uri(path);
+        let answer = world.ask(request.body(Body::empty()).unwrap()).await;
+        let problem = serde_json::from_str::<serde_json::Value>(&answer.text);
+        problem.map_or(json!(null), |problem| problem["code"].clone())
+    };
+    let mut asked = 0;
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            let described = |code: &str| {
+                operation["responses"]
+                    .to_string()
+                    .contains(&format!("`{code}`"))
+            };
+            let path = path
+                .replace("{name}", "orders")
+                .replace("{id}", "0199c82c-0000-7000-8000-000000000001")
+                .replace("{line_id}", "1");
+            let method = method.to_uppercase();
+            let unknown = ask(&open, &method, &format!("{path}?nobody_knows=1")).await;
+            let refused = unknown == "invalid-query";
+            assert_eq!(
+                refused,
+                described("invalid-query"),
+                "{method} {path}: {unknown}"
+            );
+            let nobody = ask(&guarded, &method, &path).await;
+            let refused = nobody == "unauthenticated";
+            assert_eq!(
+                refused,
+                described("unauthenticated"),
+                "{method} {path}: {nobody}"
+            );
+            assert_eq!(refused, described("forbidden"), "{method} {path}");
+            asked += 1;
+        }
+    }
+    assert!(asked > 35, "{asked} operations");
+}
+
 /// RFC 9110, 13.1.1: nothing is there yet that could have the tag.
 #[tokio::test]
 async fn an_order_that_is_yet_to_be_placed_matches_no_version() {
