@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
+use order_api::ApiConfig;
 
 use crate::raw::exchange;
-use crate::world::{Answer, World};
+use crate::world::{Answer, World, config};
 
 async fn ask(world: &World, method: &str, path: &str) -> Answer {
     let request = Request::builder().method(method).uri(path);
@@ -58,10 +59,40 @@ async fn head_is_get_without_the_body() {
         let length = format!("content-length: {}", whole.len());
         assert!(head.contains(length.as_str()), "{path}: {head:?}");
     }
-    // A feed is no answer that ends: HEAD shows its head, and leaves no feed open.
-    let head = ask(&world, "HEAD", "/events").await.expect(StatusCode::OK);
-    assert_eq!(head.header("content-type"), "text/event-stream");
-    assert_eq!(head.text, "");
+}
+
+/// A feed is no answer that ends.
+#[tokio::test]
+async fn head_shows_the_head_of_a_feed_and_leaves_none_open() {
+    let world = World::with(ApiConfig {
+        feeds_max: 1,
+        ..config()
+    });
+    let served = world.serve().await;
+    // The second would be one too many if the first were still open.
+    for _ in 0..2 {
+        let head = exchange(
+            &served,
+            b"HEAD /events HTTP/1.1\r\nhost: it\r\nconnection: close\r\n\r\n",
+        );
+        let head = head.await;
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        assert!(
+            head.contains("content-type: text/event-stream\r\n"),
+            "{head}"
+        );
+        assert!(head.ends_with("\r\n\r\n"), "{head}");
+    }
+    for _ in 0..2 {
+        let head = ask(&world, "HEAD", "/events").await.expect(StatusCode::OK);
+        assert_eq!(head.text, "");
+    }
+    let request = Request::get("/events").body(Body::empty()).unwrap();
+    let feed = world.send(request).await;
+    assert_eq!(feed.status(), StatusCode::OK);
+    let refused = ask(&world, "HEAD", "/events").await;
+    refused.expect(StatusCode::SERVICE_UNAVAILABLE);
+    drop(feed);
 }
 
 #[tokio::test]
