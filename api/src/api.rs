@@ -183,6 +183,11 @@ impl Shared {
         self.turning_away.load(Ordering::Relaxed) || self.is_stopping()
     }
 
+    /// Whether connections are to end with the answer at hand, while there is time: the service stops soon.
+    pub(crate) fn is_taking_leave(&self) -> bool {
+        self.turning_away.load(Ordering::Relaxed)
+    }
+
     /// Whether the shutdown signal came.
     pub(crate) fn is_stopping(&self) -> bool {
         *self.stopping.borrow()
@@ -483,29 +488,5 @@ where
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_who_sent_a_command_is_told_that_it_may_have_been_kept() {
-        let second = Duration::from_secs(1);
-        let clock = ConnectionClock::new(second, second);
-        let now = Instant::now();
-        clock.begin_request(now);
-        assert!(overdue(&clock, MethodLabel::Get).is_none());
-        assert!(clock.expire(now + second));
-        for (method, is_command) in [
-            (MethodLabel::Get, false),
-            (MethodLabel::Head, false),
-            (MethodLabel::Post, true),
-            (MethodLabel::Delete, true),
-        ] {
-            let problem = overdue(&clock, method).expect("the time is over");
-            assert_eq!(problem.kind(), ProblemKind::Timeout);
-            let mut json = Vec::new();
-            problem.write_json("", "", &mut json);
-            let told = String::from_utf8_lossy(&json);
-            assert_eq!(told.contains("command"), is_command, "{told}");
-        }
-    }
-}
+#[path = "api_tests.rs"]
+mod tests;

@@ -18,7 +18,7 @@ use futures_util::StreamExt;
 use order_command_workers::{CommandOutcome, CommandRequest, IdempotencyRequest, Target};
 use order_domain::Idempotency;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::api::{AnsweredAs, Shared};
 use crate::body::refuse_coding;
@@ -53,7 +53,7 @@ pub(crate) async fn orders(
         ));
     }
     refuse_coding(request.headers())?;
-    expected_versions(request.headers())?.of_a_new_order()?;
+    let if_match = expected_versions(request.headers())?;
     let key = request_headers::idempotency_key(request.headers())?;
     if let Some(key) = &key
         && key.len() + KEY_SUFFIX_CHARACTERS > Idempotency::KEY_CHARACTERS_MAX
@@ -69,6 +69,7 @@ pub(crate) async fn orders(
     if key.is_none() && shared.config.require_idempotency_key {
         return Err(key_required());
     }
+    if_match.of_a_new_order()?;
     let room = Arc::clone(&shared.bulk_places).try_acquire_owned();
     let room = room.map_err(|_| {
         let open = shared.config.bulk_requests_max;
@@ -213,9 +214,14 @@ async fn submit(
     loop {
         // Read anew each time: most lines need it once, and none is copied for the others.
         let request = request(context, number, content)?;
-        let problem: Problem = match commands.submit(request).await {
-            Ok(outcome) => return Ok(outcome),
-            Err(error) => error.into(),
+        let submitted = timeout(shared.config.request_timeout, commands.submit(request));
+        let problem: Problem = match submitted.await {
+            Ok(Ok(outcome)) => return Ok(outcome),
+            Ok(Err(error)) => error.into(),
+            Err(_elapsed) => Problem::new(
+                ProblemKind::Timeout,
+                "the order may have been placed all the same: ask again with the same Idempotency-Key",
+            ),
         };
         let is_busy = matches!(
             problem.kind(),

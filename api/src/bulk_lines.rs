@@ -131,7 +131,8 @@ impl Lines {
             };
             self.searched = 0;
             if !std::mem::take(&mut self.skipping) {
-                return Some(line.freeze());
+                // A copy of its own: a piece of what came would keep all of it in memory for as long as the line is.
+                return Some(Bytes::copy_from_slice(&line));
             }
         }
     }
@@ -217,6 +218,18 @@ mod tests {
         let pieces = ["a\n12345", "6789", "0", "1\n1234", "5678"];
         let pieces = pieces.map(|piece| piece.as_bytes().to_vec()).to_vec();
         assert_eq!(lines(pieces, 8), expected);
+    }
+
+    #[tokio::test]
+    async fn a_line_keeps_nothing_of_what_came_with_it() {
+        let text = format!("{}\na\n", "x".repeat(100_000));
+        let body = Body::from(text);
+        let stopping = watch::Sender::new(false);
+        let mut lines = Lines::new(body, 8, PATIENCE, stopping.subscribe());
+        lines.next().await.unwrap().content.expect_err("too long");
+        let line = lines.next().await.unwrap().content.unwrap();
+        let line = line.try_into_mut().expect("nobody else has it");
+        assert_eq!((line.as_ref(), line.capacity()), (&b"a"[..], 1));
     }
 
     #[tokio::test]

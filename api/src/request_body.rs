@@ -36,8 +36,8 @@ impl Body for RequestBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        // An error is an end, too: the client has gone.
-        self.ended = !matches!(frame, Some(Ok(_)));
+        // After an error there may be more that the client sends: it can have been a chunk that is none.
+        self.ended = frame.is_none();
         Poll::Ready(frame)
     }
 

@@ -262,8 +262,8 @@ where
         let clock = &clock;
         async move {
             let mut answer = answer.await?;
-            if clock.has_unread() {
-                // It ends with this answer: a client must not put its next request on it.
+            // It ends with this answer: a client must not put its next request on it.
+            if clock.has_unread() || api.shared.is_taking_leave() {
                 let close = HeaderValue::from_static("close");
                 answer.headers_mut().insert(CONNECTION, close);
             }

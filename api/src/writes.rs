@@ -70,8 +70,9 @@ pub(crate) async fn place(
     headers: CommandHeaders,
     JsonBody(body): JsonBody,
 ) -> Result<Answer, Problem> {
-    headers.if_match.of_a_new_order()?;
     let command = parse::<PlaceOrderBody<'_>>(&body)?.into_command()?;
+    // Behind the body: a precondition counts only where the answer would be a success without it (RFC 9110, 13.2.1).
+    headers.if_match.of_a_new_order()?;
     submit(&shared, Target::New, command, headers, &body).await
 }
 

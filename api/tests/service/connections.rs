@@ -62,6 +62,27 @@ async fn an_idle_connection_is_closed_and_a_busy_one_kept() {
 }
 
 #[tokio::test]
+async fn a_service_that_turns_traffic_away_ends_its_connections_with_their_next_answer() {
+    let world = World::new();
+    let served = world.serve().await;
+    let mut stream = connect(&served).await;
+    let request = b"GET /livez HTTP/1.1\r\nhost: it\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    let mut answer = vec![0; 4096];
+    let length = stream.read(&mut answer).await.unwrap();
+    let kept = String::from_utf8_lossy(&answer[..length]).to_ascii_lowercase();
+    assert!(!kept.contains("connection: close"), "{kept}");
+
+    world.api.turn_traffic_away();
+
+    stream.write_all(request).await.unwrap();
+    let last = read_to_end(&mut stream).await.to_ascii_lowercase();
+    assert!(last.starts_with("http/1.1 200"), "{last}");
+    assert!(last.contains("connection: close"), "{last}");
+    assert_alive(&served).await;
+}
+
+#[tokio::test]
 async fn when_clients_take_every_connection_probes_and_operators_still_get_in() {
     let config = ApiConfig {
         connections_max: 1,

@@ -41,6 +41,12 @@ impl Origin {
         }
     }
 
+    /// The version without the program's name in front.
+    fn version_number(&self) -> Option<String> {
+        let version = self.version.as_deref()?;
+        Some(version.rsplit(' ').next().unwrap_or(version).to_owned())
+    }
+
     /// As rows of the report.
     pub(super) fn rows(&self) -> Vec<(String, String)> {
         let unknown = || "unknown".to_owned();
@@ -53,7 +59,10 @@ impl Origin {
             ("begun".to_owned(), self.begun_at.clone()),
             (
                 "version, and commit around the program".to_owned(),
-                format!("{}, {commit}", self.version.clone().unwrap_or_else(unknown)),
+                format!(
+                    "{}, {commit}",
+                    self.version_number().unwrap_or_else(unknown)
+                ),
             ),
             ("plan".to_owned(), self.plan.words()),
         ]
