@@ -8,7 +8,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode};
 use bytes::Bytes;
 use order_command_workers::{CommandOutcome, CommandRequest, IdempotencyRequest, Target};
-use order_domain::{Command, Idempotency, OrderId};
+use order_domain::{Command, Idempotency, OrderId, decide};
 
 use crate::answer::{self, Answer, IDEMPOTENCY_REPLAYED};
 use crate::api::Shared;
@@ -71,8 +71,13 @@ pub(crate) async fn place(
     JsonBody(body): JsonBody,
 ) -> Result<Answer, Problem> {
     let command = parse::<PlaceOrderBody<'_>>(&body)?.into_command()?;
-    // Behind the body: a precondition counts only where the answer would be a success without it (RFC 9110, 13.2.1).
-    headers.if_match.of_a_new_order()?;
+    // A precondition counts only where the answer would be a success without it (RFC 9110, 13.2.1): an order that the rules
+    // do not allow goes on, to be refused for that.
+    if let Err(problem) = headers.if_match.of_a_new_order()
+        && decide(None, &command).is_ok()
+    {
+        return Err(problem);
+    }
     submit(&shared, Target::New, command, headers, &body).await
 }
 

@@ -406,6 +406,20 @@ async fn an_order_that_is_yet_to_be_placed_matches_no_version() {
         let malformed = place(path, "1").await.expect(StatusCode::BAD_REQUEST);
         assert_eq!(malformed.json()["code"], "invalid-header", "{path}");
     }
+    // What is wrong without the condition is told first.
+    let mut unfit = an_order();
+    unfit["metadata"] = json!({"\u{9b}": ""});
+    for body in [String::new(), unfit.to_string()] {
+        let request = Request::post("/orders")
+            .header("content-type", "application/json")
+            .header("if-match", "\"1\"");
+        let refused = world.ask(request.body(Body::from(body)).unwrap()).await;
+        let status = refused.status;
+        assert!(
+            [StatusCode::BAD_REQUEST, StatusCode::UNPROCESSABLE_ENTITY].contains(&status),
+            "{status}"
+        );
+    }
     let none = world.get("/orders").await.expect(StatusCode::OK);
     assert_eq!(none.json()["orders"], json!([]));
     place("/orders", "*").await.expect(StatusCode::CREATED);
